@@ -41,7 +41,7 @@ from research.runs.config import RunConfig
 from research.runs.corpus import prepare_and_open_corpus
 from research.runs.execute import RunOptions, execute
 from research.runs.extension import with_more_epochs
-from research.runs.load import load_run
+from research.runs.load import check_tested, load_run, records_of
 from research.runs.parts import RunParts
 from research.storage.records import FailureRecord
 from research.storage.run_folder import RunFolder
@@ -215,6 +215,9 @@ def evaluate(arguments: verbs.EvaluateCommand) -> int:
     folder only if that is asked for.
     """
     run_parts, ranker = load(arguments.run, arguments.reading)
+    if arguments.part == "test":
+        _, summary = records_of(Path(arguments.run))
+        check_tested(Path(arguments.run), run_parts.config, summary)
     fields = ("candidates", "metrics", "negatives_file", "seen", "ties")
     changes = {name: getattr(arguments, name) for name in fields if getattr(arguments, name)}
     evaluation = replace(run_parts.config.evaluation, **changes)

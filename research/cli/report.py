@@ -28,6 +28,7 @@ from research.report.terminal import print_report as print_tables
 from research.report.terminal import print_slices
 from research.storage.folders import what_is_below
 from research.storage.records import StudyRecord
+from research.storage.tuning_records import TRIALS, TuningRecord
 from research.tracking.options import needing_wandb
 
 
@@ -104,9 +105,17 @@ def print_report(folder: Path) -> None:
 def study_folder(study: str, runs: str) -> Path:
     """The folder of a study: `study` itself if it is one, else the folder of that name in `runs`.
 
-    Raises `InputError` when neither is a study's folder.
+    Raises `InputError` when neither is a study's folder, and for trials of a tuning.
     """
     for folder in (Path(study), Path(runs) / study):
+        winners = tuning_of_trials(folder)
+        if winners is not None:
+            raise InputError(
+                f"{folder} belongs to the trials of the tuning {winners.name}, whose test part is "
+                "never ranked (evaluation.test is off), so that no report compares them by it; "
+                f"`report {winners}` tells of the trials, by validation, and of the winners' test, "
+                "and `show` prints one trial"
+            )
         if (folder / StudyRecord.FILE).is_file() or has_finished_runs(folder):
             return folder
     studies = sorted(path.parent.name for path in Path(runs).glob(f"*/{StudyRecord.FILE}"))
@@ -117,6 +126,17 @@ def study_folder(study: str, runs: str) -> Path:
         f"{_instead_of(Path(study), studies)}; "
         f"studies in {runs}: {allowed}"
     )
+
+
+def tuning_of_trials(folder: Path) -> Path | None:
+    """The folder of the winners' study, for a folder at or below that of a tuning's trials."""
+    if not folder.exists():
+        return None
+    for place in (folder, *folder.parents):
+        winners = place.with_name(place.name.removesuffix(TRIALS)) if place.name else place
+        if winners != place and (winners / TuningRecord.FILE).is_file():
+            return winners
+    return None
 
 
 def _instead_of(path: Path, studies: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from research.storage.records import (
     StageResult,
 )
 from research.storage.run_folder import CONTINUED_BY, RunFolder
-from research.storage.tuning_records import PrunedRecord
+from research.storage.tuning_records import pruned_record
 from research.storage.untrusted import printable
 
 
@@ -127,8 +127,8 @@ def show_run(folder: Path) -> None:
     reader = RunFolder(folder, writes=False)
     # Files that this version cannot read are refused here.
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
-    pruned = reader.read(PrunedRecord)
-    if record is not None and pruned is not None and pruned.hash == record.hash:
+    pruned = None if record is None else pruned_record(folder, record)
+    if pruned is not None:
         print(
             f"{folder}: a trial that was ended early, after epoch {pruned.epoch} of its last "
             f"stage, at {pruned.value:.4f} on the validation part"

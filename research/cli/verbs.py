@@ -270,7 +270,7 @@ class TuneCommand(Verb):
     """number of trials or runs at a time, each in its own process, and on its own GPU if there are
     GPUs; it changes no trial"""
     plan: Flag = False
-    """only print how many trials are missing"""
+    """only print how many trials are missing, or then which runs of winners"""
     retry: Flag = False
     """do failed runs of winners again; trials are never done again, as later ones are drawn by them
     """

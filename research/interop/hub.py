@@ -21,6 +21,7 @@ from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.evaluation.rank_table import RankTable
+from research.evaluation.ties import TiePolicy
 from research.interop.item_file import write_items
 from research.interop.model_card import model_card
 from research.interop.model_files import ExportedRun
@@ -92,7 +93,8 @@ def import_hub(
 
     `corpus` and `negatives_file` are where those of the run stand here. None: the corpus is where
     the run had it, and nothing is ranked by a negatives file. The test is ranked again, and its
-    figures are compared with the published ones. Returns lines to print. `InputError` when the
+    figures are compared with the published ones; of a tuning's trial the validation is, as its test
+    part is never ranked. Returns lines to print. `InputError` when the
     folder is damaged or its records do not fit together, the corpus is another one, or `out`
     exists.
     """
@@ -126,13 +128,14 @@ def import_hub(
         run.write(summary)
         _, ranker = load_run(run.path, data_root, allow, device)
         try:
-            sets = parts.candidate_sets(parts.split.test, "test")
-            _, tables, _ = rank(parts, ranker, sets, run)
+            validation, tables, _ = rank(parts, ranker, parts.test_candidate_sets(), run)
         except FloatingPointError as error:
             raise InputError(
                 f"{folder}: its weights give scores that are not finite; copy the folder again"
             ) from error
-    return _comparison(tables, summary)
+    if not config.evaluation.test:
+        return _comparison("validation", validation, {"full": summary.val}, summary.ties)
+    return _comparison("test", tables, summary.test, summary.ties)
 
 
 def _check_hashes(
@@ -193,19 +196,24 @@ def _write_stage(folder: Path, run: RunFolder, parts: RunParts, summary: RunSumm
     save_ended_stage(run, stage.name, model, parts.corpus.fingerprint, state)
 
 
-def _comparison(tables: Mapping[str, RankTable], summary: RunSummary) -> list[str]:
-    """A line on each candidate set of the test: its figures, and whether they are as published."""
+def _comparison(
+    part: str,
+    tables: Mapping[str, RankTable],
+    figures: Mapping[str, Mapping[str, float]],
+    ties: TiePolicy,
+) -> list[str]:
+    """A line on each candidate set of a part: its figures, and whether they are as published."""
     lines = []
-    for name, published in summary.test.items():
+    for name, published in figures.items():
         if name not in tables:
             lines.append(
-                f"test, {name}: not ranked again; its candidates are those of the run's negatives "
-                "file: --negatives-file FILE"
+                f"{part}, {name}: not ranked again; its candidates are those of the run's "
+                "negatives file: --negatives-file FILE"
             )
             continue
-        found = metrics(tables[name], tuple(published), summary.ties)
+        found = metrics(tables[name], tuple(published), ties)
         off = max((abs(found[metric] - value) for metric, value in published.items()), default=0.0)
         same = "as published" if off <= FIGURE_TOLERANCE else f"off by up to {off:.4f}"
-        figures = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
-        lines.append(f"test, {name}: {figures} ({same})")
+        ranked = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
+        lines.append(f"{part}, {name}: {ranked} ({same})")
     return lines

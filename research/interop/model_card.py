@@ -55,7 +55,7 @@ def model_card(run: Path, record: RunRecord, summary: RunSummary, license_name: 
         f"- {summary.users.evaluated:,} users evaluated, {summary.users.not_evaluated:,} not",
         f"- seed {outline.seed}",
         "",
-        "## Metrics on the test part",
+        f"## Metrics on the {'test' if figures_of(summary) else 'validation'} part",
         "",
         *_metric_lines(run, summary),
         "",
@@ -114,8 +114,18 @@ def _fields(prefix: str, fields: Mapping[str, object]) -> list[str]:
 def _metric_lines(run: Path, summary: RunSummary) -> list[str]:
     """A table with the 95 % bootstrap interval over users of each figure, and the floor below."""
     lines = ["| candidates | metric | value | 95 % interval over users |", "|---|---|---|---|"]
-    for candidates, values in figures_of(summary).items():
-        table = _table_of(run, candidates, summary)
+    part, figures = "test", figures_of(summary)
+    if not figures:
+        part, figures = "validation", {"full": summary.val}
+        lines = [
+            "The test part of this run is never ranked (evaluation.test is off, as of a tuning's "
+            "trials). Trials are chosen by their validation figures, so these are higher than what "
+            "to expect of new data.",
+            "",
+            *lines,
+        ]
+    for candidates, values in figures.items():
+        table = _table_of(run, candidates, summary, part)
         for metric, value in values.items():
             interval = "not known"
             if table is not None and summary.users.evaluated > 1:
@@ -138,12 +148,12 @@ def figures_of(summary: RunSummary) -> dict[str, Mapping[str, float]]:
     return {**summary.test, **({"lists": summary.lists} if summary.lists else {})}
 
 
-def _table_of(run: Path, candidates: str, summary: RunSummary) -> Table | None:
+def _table_of(run: Path, candidates: str, summary: RunSummary, part: str) -> Table | None:
     """The rank table of a candidate set, or the list table; None: the run does not have it."""
     if candidates == "lists":
         path = file_inside(run, lists_file("test", str(summary.protocol.get("seen"))))
         return ListTable.load(path) if path.is_file() else None
-    path = file_inside(run, f"ranks/test-{candidates}.npz")
+    path = file_inside(run, f"ranks/{part}-{candidates}.npz")
     return RankTable.load(path) if path.is_file() else None
 
 

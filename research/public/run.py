@@ -39,7 +39,7 @@ from research.recommend.selection import select_items
 from research.recommend.tables import frame_of
 from research.report.records import read_tables
 from research.runs.config import RunConfig
-from research.runs.load import load_run, records_of
+from research.runs.load import check_tested, load_run, records_of
 from research.runs.parts import RunParts
 from research.storage.records import RunSummary
 from research.storage.untrusted import file_inside
@@ -113,12 +113,13 @@ class Run:
         Columns: candidates, which is "lists" for metrics of recommended lists; metric; mean over
         users; low and high, the ends of the 95 % bootstrap interval over users (it does not cover
         what another seed would change); users, their number. The validation part is always ranked
-        in full, and has no lists. Raises `InputError` if a table is missing or damaged, and with
-        fewer than two users.
+        in full, and has no lists. Raises `InputError` if a table is missing or damaged, with fewer
+        than two users, and for the test part of a tuning's trial, which is never ranked.
 
             >>> run.metrics().set_index("metric").loc["ndcg@10", ["mean", "low", "high"]]
         """
         if part == "test":
+            check_tested(self.folder, self.config, self.summary)
             tables = read_tables(self.folder)
         else:
             _check_part(part)
@@ -166,9 +167,12 @@ class Run:
             A frame as `metrics` returns it.
 
         Raises:
-            InputError: for an unknown metric or candidate set, and for a corpus that has changed.
+            InputError: for an unknown metric or candidate set, for a corpus that has changed, and
+                for the test part of a tuning's trial, which is never ranked.
         """
         _check_part(part)
+        if part == "test":
+            check_tested(self.folder, self.config, self.summary)
         given = {
             "metrics": tuple(metrics) or None,
             "candidates": tuple(candidates) or None,

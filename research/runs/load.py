@@ -19,6 +19,7 @@ from research.runs.warm_start import final_checkpoint
 from research.storage.folders import kind_of, what_is_at
 from research.storage.records import RunRecord, RunSummary
 from research.storage.run_folder import CONTINUED_BY, RunFolder
+from research.storage.tuning_records import pruned_record
 
 
 def load_run(
@@ -59,9 +60,30 @@ def records_of(path: Path) -> tuple[RunRecord, RunSummary]:
     record, summary = reader.read(RunRecord), reader.read(RunSummary)
     if record is None or kind_of(path) == "hub":
         raise InputError(f"{path} is not a run folder: {what_is_at(path)}")
+    pruned = pruned_record(path, record) if summary is None else None
+    if pruned is not None:
+        raise InputError(
+            f"{path} holds a trial of a tuning that was ended early, after epoch {pruned.epoch} of "
+            f"its last stage, at {pruned.value:.4f} on the validation part; it has no final "
+            "weights, and its test part is never ranked. Name another trial, or a run of the "
+            "tuning's winner"
+        )
     if summary is None:
         raise InputError(f"{path} holds a run that has not finished; {CONTINUED_BY}")
     return record, summary
+
+
+def check_tested(path: Path, config: RunConfig, summary: RunSummary) -> None:
+    """Raise `InputError`, with validation figures, for a run whose test part is never ranked."""
+    if config.evaluation.test:
+        return
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in list(summary.val.items())[:4])
+    raise InputError(
+        f"{path}: evaluation.test of this run is off, as of a tuning's trials, so that its test "
+        f"part is never ranked. On the validation part it has {figures}: `evaluate {path} --part "
+        'validation`, in Python part="validation". Test figures are those of the runs of a '
+        "tuning's winner"
+    )
 
 
 def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:

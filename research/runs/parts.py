@@ -157,8 +157,8 @@ class RunParts:
         if part == "test" and not self.config.evaluation.test:
             raise InputError(
                 "evaluation.test of this run is off, as of a tuning's trials, so that its test "
-                "part is never ranked; rank the validation part, or do a run of the config with it "
-                "on"
+                "part is never ranked; rank the validation part, or name a run of the tuning's "
+                "winner"
             )
 
     def list_table(self, ranker: Ranker, part: str) -> ListTable | None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from research.errors import InputError
-from research.storage.records import Record
+from research.storage.records import Record, RunRecord, read_record
 from research.storage.untrusted import is_file_name
 
+# What the name of the folder of a tuning's trials adds to that of the winners' study.
+TRIALS = "-trials"
 TrialState = Literal["complete", "pruned", "failed", "running"]
 
 
@@ -27,6 +30,12 @@ class PrunedRecord(Record):
     """Epochs that the last stage had completed."""
     value: float
     """The tuned metric at the last validation."""
+
+
+def pruned_record(folder: Path, record: RunRecord) -> PrunedRecord | None:
+    """Where the run in a folder was ended early; None: it was not, or was another run."""
+    pruned = read_record(folder, PrunedRecord)
+    return pruned if pruned is not None and pruned.hash == record.hash else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from research.runs.execute import RunOptions, execute
 from research.runs.provenance import now
 from research.storage.records import FailureRecord, RunRecord, RunSummary
 from research.storage.run_folder import FolderLocked, RunFolder
-from research.storage.tuning_records import PrunedRecord
+from research.storage.tuning_records import PrunedRecord, pruned_record
 from research.storage.untrusted import printable
 from research.studies.pruning import Pruned, Pruning
 
@@ -86,9 +86,15 @@ class Job:
         stored = folder.read(RunRecord)
         if stored is not None and stored.hash != self.record.hash:
             difference = other_run(stored, self.record, self.config)
+            # A trial that was done counts, so that its folder is not to be removed.
+            remedy = (
+                "remove that folder, or give the study another name or --runs"
+                if self.trial is None
+                else "undo the change, or give the tuning another name or --runs"
+            )
             raise InputError(
                 f"{self.folder} holds another run ({difference}): the cell has changed since; "
-                "remove that folder, or give the study another name or --runs"
+                f"{remedy}"
             )
         if stored is not None and folder.read(RunSummary) is not None:
             return "finished"
@@ -116,8 +122,7 @@ class Job:
 
     def pruned(self) -> PrunedRecord | None:
         """Where the run was ended before its end; None: it was not."""
-        record = RunFolder(self.folder, writes=False).read(PrunedRecord)
-        return record if record is not None and record.hash == self.record.hash else None
+        return pruned_record(self.folder, self.record)
 
     def failure(self) -> str | None:
         """The first line of the run's error, for messages; None: the run has not failed."""
@@ -140,12 +145,12 @@ def run_job(job: Job, options: RunOptions, accelerator: Accelerator) -> bool:
     folder = RunFolder(job.folder, writes=accelerator.is_main_process)
     if folder.writes:
         (job.folder / FailureRecord.FILE).unlink(missing_ok=True)
-    watch = None if job.pruning is None else job.pruning.watch(folder)
+    watch = None if job.pruning is None else job.pruning.watch(folder, job.record.hash)
     options = replace(options, reuse_from=job.reuse_from, watch=watch)
     try:
         execute(job.config, job.folder, options=options, accelerator=accelerator)
-    except Pruned as pruned:
-        folder.write(PrunedRecord(hash=job.record.hash, epoch=pruned.epoch, value=pruned.value))
+    except Pruned:
+        return True
     except Exception as error:
         if is_temporary(error, accelerator.num_processes):
             raise

@@ -8,17 +8,19 @@ only within functions.
 
 from __future__ import annotations
 
+import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from research.errors import InputError, optional_import
 from research.storage.atomic import replacing
 from research.storage.tuning_records import TrialState
-from research.storage.untrusted import short_text
+from research.storage.untrusted import printable, short_text
 from research.studies.search import PrunerConfig, SamplerConfig
 from research.studies.space import (
     Choice,
@@ -28,10 +30,12 @@ from research.studies.space import (
     IntegerRange,
     Value,
     check_same,
+    is_within,
 )
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.storages.journal import BaseJournalBackend
     from optuna.trial import FrozenTrial
 
 JOURNAL = "optuna.log"
@@ -173,47 +177,72 @@ def importances_of(trials: Sequence[StoredTrial]) -> dict[str, float] | None:
 class TrialStore:
     """The journal of a tuning, in the folder of its trials, which the caller has locked."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the journal, or begin one; `InputError` when it is damaged."""
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        """Open the journal, or begin one; `InputError` when it is damaged.
+
+        Without `writes` the file is only read: what is added is kept in memory.
+        """
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
         self.path = folder / JOURNAL
-        drop_cut_line(self.path)
-        # A process that was killed leaves its lock, for which Optuna would wait half a minute.
-        self.path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+        with self.reading():
+            if not self.path.is_file() and (self.path.exists() or self.path.is_symlink()):
+                raise ValueError("it is no file")
+            if writes:
+                drop_cut_line(self.path)
+                # A killed process leaves its lock, for which Optuna would wait half a minute.
+                self.path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+                self.storage = JournalStorage(JournalFileBackend(str(self.path)))
+            else:
+                self.storage = JournalStorage(journal_in_memory(self.path))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise `InputError` where the journal cannot be read: Optuna takes its lines on trust.
+
+        A line that is JSON, but not what Optuna wrote, makes it raise any kind of error.
+        """
         try:
-            self.storage = JournalStorage(JournalFileBackend(str(self.path)))
-        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            yield
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            reason = printable(f"{type(error).__name__}: {error!s:.100}")
             raise InputError(
-                f"{self.path} is damaged ({type(error).__name__}: {error!s:.100}); remove it, and "
-                "the same command draws the same trials again and repeats no run that has ended"
+                f"{self.path} is damaged ({reason}); remove it, and the same command draws the "
+                "same trials again and repeats no run that has ended"
             ) from error
 
     def trials_of(self, corpus: str, cell: str, facts: Mapping[str, object]) -> StoredTrials:
         """The trials of a cell on a corpus; `facts` are all that decides the draws and values.
 
-        They are JSON values. Raises `InputError` when the journal has trials of other facts.
+        They are JSON values. Raises `InputError` when the journal has trials of other facts, or is
+        damaged.
         """
         from optuna.study import StudyDirection
 
         name = f"{corpus}/{cell}"
-        try:
-            study_id = self.storage.get_study_id_from_name(name)
-        except KeyError:
-            with quiet_optuna():
-                study_id = self.storage.create_new_study([StudyDirection.MAXIMIZE], name)
-        stored = self.storage.get_study_user_attrs(study_id).get("tuning")
-        if stored is None:
-            self.storage.set_study_user_attr(study_id, "tuning", dict(facts))
-        elif stored != dict(facts):
-            differing = [key for key in facts if stored.get(key) != facts[key]]
-            key = differing[0] if differing else "number of facts"
-            raise InputError(
-                f"{self.path} has the trials of another tuning of {name}: {key} was "
-                f"{short_text(stored.get(key))} and is {short_text(facts.get(key))}; give the "
-                "tuning another name, choose another --runs, or undo the change"
-            )
+        with self.reading():
+            try:
+                study_id = self.storage.get_study_id_from_name(name)
+            except KeyError:
+                with quiet_optuna():
+                    study_id = self.storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            stored = self.storage.get_study_user_attrs(study_id).get("tuning")
+            if stored is None:
+                self.storage.set_study_user_attr(study_id, "tuning", dict(facts))
+                stored = dict(facts)
+            if not isinstance(stored, dict):
+                raise ValueError(f"{name} is of a tuning {stored!r:.40}")
+            if stored != dict(facts):
+                differing = [key for key in facts if stored.get(key) != facts[key]]
+                key = differing[0] if differing else "number of facts"
+                raise InputError(
+                    f"{self.path} has the trials of another tuning of {name}: {key} was "
+                    f"{short_text(stored.get(key))} and is {short_text(facts.get(key))}; give the "
+                    "tuning another name, choose another --runs, or undo the change"
+                )
         return StoredTrials(self, study_id)
 
 
@@ -221,25 +250,17 @@ class StoredTrials:
     """The trials of one cell on one corpus in the journal."""
 
     def __init__(self, store: TrialStore, study_id: int) -> None:
-        self.storage = store.storage
+        self.store, self.storage = store, store.storage
         self.study_id = study_id
 
     def all(self) -> list[StoredTrial]:
-        """All trials, in the order of their numbers."""
-        return list(map(stored_trial, self.storage.get_all_trials(self.study_id, deepcopy=False)))
+        """All trials, in the order of their numbers; `InputError` when the journal is damaged."""
+        with self.store.reading():
+            frozen = self.storage.get_all_trials(self.study_id, deepcopy=False)
+            return list(map(stored_trial, frozen))
 
-    def begin(
-        self, parameters: Mapping[str, Value], distributions: Mapping[str, Distribution]
-    ) -> None:
+    def begin(self, trial: StoredTrial) -> None:
         """Add a trial, which is running from now on, in one line of the journal."""
-        trial = StoredTrial(
-            number=len(self.all()),
-            state="running",
-            value=None,
-            parameters=parameters,
-            distributions=distributions,
-            curve=Curve((), None),
-        )
         self.storage.create_new_trial(self.study_id, frozen_trial(trial))
 
     def end(self, number: int, state: TrialState, value: float | None, curve: Curve) -> None:
@@ -260,19 +281,44 @@ OPTUNA_STATES: Mapping[TrialState, str] = {
 
 
 def stored_trial(frozen: FrozenTrial) -> StoredTrial:
-    """A trial of Optuna's in our form; one that waits counts as running."""
+    """A trial of Optuna's in our form; one that waits counts as running.
+
+    Raises `ValueError` for a trial that this project cannot have stored, and whatever Optuna
+    raises for one that Optuna cannot have.
+    """
     names = {name: state for state, name in OPTUNA_STATES.items()}
     state = names.get(frozen.state.name, "running")
     value = frozen.value if state in ("complete", "pruned") else None
     points = tuple(sorted(frozen.intermediate_values.items()))
+    distributions = {name: distribution_of(each) for name, each in frozen.distributions.items()}
+    wrong = [
+        f"{name} is {each!r:.40}"
+        for name, each in frozen.params.items()
+        if name not in distributions or not is_within(each, distributions[name])
+    ]
+    wrong += [f"{name} has no value" for name in distributions if name not in frozen.params]
+    wrong += [
+        f"epoch {epoch!r:.40} has {at_epoch!r:.40}"
+        for epoch, at_epoch in points
+        if type(epoch) is not int or epoch < 0 or not is_finite(at_epoch)
+    ]
+    if state in ("complete", "pruned") and not is_finite(value):
+        wrong.append(f"its value is {value!r:.40}")
+    if wrong:
+        raise ValueError(f"trial {frozen.number}: {wrong[0]}")
     return StoredTrial(
         number=frozen.number,
         state=state,
         value=value,
         parameters=dict(frozen.params),
-        distributions={name: distribution_of(each) for name, each in frozen.distributions.items()},
+        distributions=distributions,
         curve=Curve(points, value if state == "complete" else None),
     )
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value of the journal is a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def frozen_trial(trial: StoredTrial, *, running: bool = False) -> FrozenTrial:
@@ -315,6 +361,23 @@ def distribution_of(theirs: BaseDistribution) -> Distribution:
         return IntegerRange(theirs.low, theirs.high, theirs.log)
     assert isinstance(theirs, FloatDistribution), "Optuna has no fourth kind"
     return FloatRange(theirs.low, theirs.high, theirs.log)
+
+
+def journal_in_memory(path: Path) -> BaseJournalBackend:
+    """A journal that begins with the whole lines of a file, and is never written."""
+    from optuna.storages.journal import BaseJournalBackend
+
+    text = path.read_bytes() if path.is_file() else b""
+    lines: list[dict[str, Any]] = [json.loads(line) for line in text.split(b"\n")[:-1]]
+
+    class Lines(BaseJournalBackend):
+        def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+            return lines[log_number_from:]
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            lines.extend(logs)
+
+    return Lines()
 
 
 def drop_cut_line(path: Path) -> None:

@@ -10,18 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from research.storage.run_folder import RunFolder
+from research.storage.tuning_records import PrunedRecord
 from research.studies.optuna_studies import Curve, pruning_rule
 from research.studies.search import PrunerConfig
 from research.training.stage_run import Watch
 
 
 class Pruned(Exception):
-    """Raised within a run that is ended early; it has not failed."""
-
-    def __init__(self, epoch: int, value: float) -> None:
-        super().__init__(f"pruned after epoch {epoch} at {value:.4f}")
-        self.epoch = epoch
-        self.value = value
+    """Raised within a run that is ended early, once pruned.json says so; it has not failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +33,11 @@ class Pruning:
     metric: str
     """The tuned metric."""
 
-    def watch(self, folder: RunFolder) -> Watch:
-        """A function for `RunOptions.watch`, for the run in `folder`: it raises `Pruned`.
+    def watch(self, folder: RunFolder, run_hash: str) -> Watch:
+        """A function for `RunOptions.watch`, for the run in `folder`.
 
-        A run that is continued begins with the validations that its folder has.
+        It writes pruned.json and raises `Pruned`. A run that is continued begins with the
+        validations that its folder has.
         """
         is_behind = pruning_rule(self.pruner, self.earlier)
         told: set[int] = set()
@@ -53,7 +50,10 @@ class Pruning:
             told.update(at for at, _ in new)
             answers = [is_behind(at, value) for at, value in new]
             if answers and answers[-1]:
-                raise Pruned(epoch, values[f"val/{self.metric}"])
+                # Before the run is left, so that its mirror finds why it ended.
+                value = values[f"val/{self.metric}"]
+                folder.write(PrunedRecord(hash=run_hash, epoch=epoch, value=value))
+                raise Pruned(f"pruned after epoch {epoch} at {value:.4f}")
 
         return watch
 

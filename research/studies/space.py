@@ -14,8 +14,10 @@ alone. `trials.py` calls it with values that Optuna draws; this file does not kn
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import FunctionType
 from typing import TypeVar, final
 
 import numpy as np
@@ -187,12 +189,12 @@ def run_of(cell: str, tuned: TunedCell, draw: Draw, packages: Sequence[str] = ()
     """The run that a cell's space makes of the values that `draw` gives.
 
     `packages` are those, beside this project's, whose classes may be named. Raises `InputError`,
-    which names the cell, for a field that does not exist or a value that it refuses, and where the
-    space changes what the tuning sets.
+    which names the cell, for a field that does not exist or a value that it refuses, where the
+    space changes what the tuning sets, and for any error within the space.
     """
     trial = Trial(draw)
     try:
-        result = tuned.space(trial)
+        result = result_of(tuned.space, trial)
         if isinstance(result, Mapping):
             config = replace_fields(tuned.base, result, packages=packages)
         elif isinstance(result, RunConfig):
@@ -216,6 +218,29 @@ def run_of(cell: str, tuned: TunedCell, draw: Draw, packages: Sequence[str] = ()
             "base's in all trials, so that their values can be compared"
         )
     return DrawnRun(config=config, parameters=trial.parameters, distributions=trial.distributions)
+
+
+def result_of(space: Space, trial: Trial) -> Changes | RunConfig:
+    """What a space returns; of an error within it an `InputError` says in which line it is."""
+    try:
+        return space(trial)
+    except InputError:
+        raise
+    except Exception as error:
+        # The first frame is this function; the space's own file is that of the second.
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        where = [
+            f"{frame.filename}, line {frame.lineno}"
+            for frame in frames
+            if frame.filename == frames[0].filename
+        ]
+        if not where and isinstance(space, FunctionType):
+            code = space.__code__
+            where = [f"{code.co_filename}, line {code.co_firstlineno}"]
+        place = where[-1] if where else str(space)
+        raise InputError(
+            f"the space raises {type(error).__name__}: {error!s:.200} ({place}); mend it there"
+        ) from error
 
 
 def parameters_text(parameters: Mapping[str, object]) -> str:

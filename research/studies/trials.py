@@ -17,8 +17,9 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.randomness import seed_of
 from research.runs.config import RunConfig
+from research.storage.records import FailureRecord, RunSummary
 from research.storage.run_folder import RunFolder
-from research.storage.tuning_records import TrialRecord, TrialState, TunedCellRecord
+from research.storage.tuning_records import PrunedRecord, TrialRecord, TrialState, TunedCellRecord
 from research.studies.job import Job
 from research.studies.optuna_studies import (
     Curve,
@@ -86,11 +87,26 @@ class CellTrials:
         return max(0, number - self.tuning.at_once + 1)
 
     def _draw(self, trials: Sequence[StoredTrial], known: Sequence[StoredTrial]) -> None:
-        """Draw the next trial by those in `known`, and add it to the journal."""
-        seed = seed_of(self.tuning.seed, "trial", len(trials)) % (1 << 32)
+        """Draw the next trial by those in `known`, and add it to the journal.
+
+        `InputError`, and nothing is added, when its folder holds another run.
+        """
+        number = len(trials)
+        seed = seed_of(self.tuning.seed, "trial", number) % (1 << 32)
         draw = drawing(self.tuning.sampler, seed, known, trials[len(known) :])
         drawn = run_of(self.cell, self.tuned, draw, self.allow)
-        self.stored.begin(drawn.parameters, drawn.distributions)
+        trial = StoredTrial(
+            number=number,
+            state="running",
+            value=None,
+            parameters=drawn.parameters,
+            distributions=drawn.distributions,
+            curve=Curve((), None),
+        )
+        job = self._make_job(trial, [*trials, trial])
+        job.state()
+        self.stored.begin(trial)
+        self.jobs[number] = job
 
     def job(self, trial: StoredTrial, trials: Sequence[StoredTrial]) -> Job:
         """The job of a trial; `InputError` when the space now makes no such run of its values."""
@@ -99,11 +115,8 @@ class CellTrials:
         return self.jobs[trial.number]
 
     def _make_job(self, trial: StoredTrial, trials: Sequence[StoredTrial]) -> Job:
-        tuning = self.tuning
-        config = tuning.trial_run(self.config_of(trial), self.corpus_name)
-        # As any run folder: the trial's number is part of the cell, and the seed is below it.
-        name = f"{self.cell}-{trial.number}"
-        folder = run_folder(self.out, tuning.trial_study, self.corpus, name, tuning.seed)
+        config = self.tuning.trial_run(self.config_of(trial), self.corpus_name)
+        folder = self.folder_of(trial.number)
         earlier = [self.job(each, trials) for each in trials[: trial.number]]
         job = make_job(config, self.corpus, self.cell, folder, self.allow)
         return replace(
@@ -113,6 +126,27 @@ class CellTrials:
                 other.folder for other in earlier if other.stage_hashes[:1] == job.stage_hashes[:1]
             ),
             pruning=self._pruning(trial, trials, job),
+        )
+
+    def folder_of(self, number: int) -> Path:
+        """The run folder of a trial: its number is part of the cell, and the seed is below it."""
+        name, tuning = f"{self.cell}-{number}", self.tuning
+        return run_folder(self.out, tuning.trial_study, self.corpus, name, tuning.seed)
+
+    def first_untried(self) -> int | None:
+        """The number of the first trial that would be trained; None: none would.
+
+        Of a trial that has ended either the journal knows or its folder, from which it is recorded
+        again.
+        """
+        ended = {trial.number for trial in self.stored.all() if trial.state != "running"}
+        return next(
+            (
+                number
+                for number in range(self.tuning.trials)
+                if number not in ended and not has_ended(self.folder_of(number))
+            ),
+            None,
         )
 
     def config_of(self, trial: StoredTrial) -> RunConfig:
@@ -187,6 +221,12 @@ class CellTrials:
             ),
             importances=importances_of(trials) if has_ended else None,
         )
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a trial's folder says how it ended."""
+    kinds = (RunSummary, PrunedRecord, FailureRecord)
+    return any((folder / kind.FILE).is_file() for kind in kinds)
 
 
 def facts_of(tuning: Tuning, cell: str, corpus_name: str, corpus: Corpus) -> dict[str, object]:

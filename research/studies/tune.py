@@ -61,8 +61,8 @@ def tune(
 
     `out` is the folder of all runs. With `plan_only` nothing is done, and with several workers so
     many trials run at a time. Raises `InputError` for a space that cannot be drawn from, for trials
-    of another tuning in the folder, when the winners have been tested already and trials are
-    missing, when no trial of a cell is complete, under a launcher, and without Optuna; and
+    of another tuning in the folder, when trials are missing on a corpus whose winners have
+    been tested, when no trial of a cell is complete, under a launcher, and without Optuna; and
     `FolderLocked` while another process does the tuning.
     """
     check_optuna()
@@ -78,9 +78,7 @@ def tune(
         check_space(cell, tuned, tuning.seed, options.allow, prunes=prunes)
         check_validation(tuning, cell, corpora)
     if study_options.plan_only:
-        record = read_record(out / tuning.name, TuningRecord)
-        print_trials(tuning, [] if record is None else record.cells, list(corpora.values()))
-        return TuningOutcome(record=record_of(tuning, (), study_options.command))
+        return plan(tuning, out, corpora, options, accelerator, study_options)
     folder = out / tuning.trial_study
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
@@ -103,6 +101,36 @@ def tune(
         study_options=study_options,
     )
     return TuningOutcome(record=record, jobs=tuple(jobs))
+
+
+def plan(
+    tuning: Tuning,
+    out: Path,
+    corpora: Mapping[str, Corpus],
+    options: RunOptions,
+    accelerator: Accelerator,
+    study_options: StudyOptions,
+) -> TuningOutcome:
+    """Print which trials are missing, or else which runs of the winners; nothing is written.
+
+    Raises what `tune` would raise before its first trial or run.
+    """
+    cells = open_cells(tuning, out, corpora, options.allow, writes=False)
+    for cell in cells:
+        while (job := cell.next_job(())) is not None and cell.record_end(job):
+            continue
+    records = [cell.record() for cell in cells]
+    print_trials(tuning, records, list(corpora.values()))
+    record = record_of(tuning, records, study_options.command)
+    if all(cell.count("running") == 0 and len(cell.trials) == tuning.trials for cell in records):
+        run_study(
+            tuning.study(winners_of(cells, record)),
+            out,
+            options=options,
+            accelerator=accelerator,
+            study_options=study_options,
+        )
+    return TuningOutcome(record=record)
 
 
 def open_corpora(tuning: Tuning, data_root: str, processes: Processes) -> dict[str, Corpus]:
@@ -136,14 +164,20 @@ def check_validation(tuning: Tuning, cell: str, corpora: Mapping[str, Corpus]) -
 
 
 def open_cells(
-    tuning: Tuning, out: Path, corpora: Mapping[str, Corpus], allow: tuple[str, ...]
+    tuning: Tuning,
+    out: Path,
+    corpora: Mapping[str, Corpus],
+    allow: tuple[str, ...],
+    *,
+    writes: bool = True,
 ) -> list[CellTrials]:
     """The trials of every tuned cell on every corpus, as far as the journal has them.
 
-    `InputError` when the journal has trials of another tuning or more than the tuning asks for, and
-    when trials are missing although winners have been tested.
+    Without `writes` nothing is written. `InputError` when the journal has trials of another tuning
+    or more than the tuning asks for, and when trials are missing on a corpus whose winners have
+    been tested.
     """
-    store = TrialStore(out / tuning.trial_study)
+    store = TrialStore(out / tuning.trial_study, writes=writes)
     cells = [
         CellTrials(
             tuning=tuning,
@@ -164,13 +198,37 @@ def open_cells(
                 f"{each.corpus.name}, and trials is {tuning.trials}; every cell has as many, so "
                 "raise it, or give the tuning another name"
             )
-    tested = sorted((out / tuning.name).glob(f"*/*/*/{RunSummary.FILE}"))
-    if tested and any(len(each.stored.all()) < tuning.trials for each in cells):
-        raise InputError(
-            f"the winners of tuning {tuning.name} have been tested ({tested[0].parent}), and more "
-            "trials would choose with their test in sight; give the tuning another name"
-        )
+    for each in cells:
+        check_untested(each, read_record(out / tuning.name, TuningRecord))
     return cells
+
+
+def check_untested(cell: CellTrials, earlier: TuningRecord | None) -> None:
+    """Raise `InputError` when a trial would be trained although winners there have been tested.
+
+    `earlier` is the tuning's record so far. Another corpus is another search, and a trial that has
+    ended is only recorded again when the journal is lost.
+    """
+    tuning, corpus = cell.tuning, cell.corpus.name
+    tested = sorted((cell.out / tuning.name / corpus).glob(f"*/*/{RunSummary.FILE}"))
+    number = cell.first_untried() if tested else None
+    if number is None:
+        return
+    known = [] if earlier is None else [(each.corpus, each.cell) for each in earlier.cells]
+    if (corpus, cell.cell) not in known:
+        remedy = "leave that cell out, or"
+    elif earlier is not None and earlier.trials < tuning.trials:
+        remedy = f"set trials to {earlier.trials} again, or"
+    else:
+        remedy = (
+            f"neither the journal nor {cell.folder_of(number)} has how it ended, so this tuning "
+            "cannot go on:"
+        )
+    raise InputError(
+        f"the winners of tuning {tuning.name} on {corpus} have been tested ({tested[0].parent}), "
+        f"and trial {number} of cell {cell.cell} has not been done there: more trials would choose "
+        f"with their test in sight; {remedy} give the tuning another name"
+    )
 
 
 def do_trials(

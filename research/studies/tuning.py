@@ -13,6 +13,7 @@ from research.config import check_types
 from research.errors import InputError
 from research.evaluation.metrics import check_metric_names, of_ranks
 from research.runs.config import RunConfig
+from research.storage.tuning_records import TRIALS
 from research.studies.budget import Budget
 from research.studies.search import TPE, PrunerConfig, SamplerConfig, check_at_least
 from research.studies.space import TunedCell
@@ -98,7 +99,7 @@ class Tuning:
     @property
     def trial_study(self) -> str:
         """The name of the folder of all trials, beside that of the winners' study."""
-        return f"{self.name}-trials"
+        return f"{self.name}{TRIALS}"
 
     def trial_run(self, config: RunConfig, corpus: str) -> RunConfig:
         """The config of a trial's run: the test part is left alone."""

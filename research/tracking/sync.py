@@ -62,8 +62,8 @@ def upload(path: Path, tracking: Tracking) -> str:
     record, summary = read_run_files(path)
     opening = partial(WandbRun, path, record, tracking, "online", live=False)
     run = call_within(opening, tracking.init_seconds + GRACE_SECONDS)
-    ended = summary is not None
-    sent = run.send_unfinished() if summary is None else run.send_summary(summary)
+    ended = summary is not None or run.pruned is not None
+    sent = run.send_without_summary() if summary is None else run.send_summary(summary)
     call_within(partial(run.finish, 0 if ended else 1), tracking.end_seconds + GRACE_SECONDS)
     message = "nothing new" if sent == 0 else f"{sent} new {'line' if sent == 1 else 'lines'}"
     return f"{message}{'' if ended else ' (it has not ended)'} -> {run.run.url}"

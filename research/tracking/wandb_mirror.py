@@ -127,10 +127,17 @@ class WandbMirror(Mirror):
             self._finish(self.run, last, exit_code=0, seconds=self.tracking.end_seconds)
 
     def close(self) -> None:
-        """Close the W&B run of a run that has not ended; it counts as failed until continued."""
+        """Close the W&B run of a run without a summary.
+
+        It counts as failed until it is continued, but for a pruned trial, which has ended.
+        """
         if self.run is not None:
-            seconds = self.tracking.finish_seconds
-            self._finish(self.run, self.run.send_unfinished, exit_code=1, seconds=seconds)
+            try:
+                exit_code = 1 if self.run.pruned is None else 0
+            except InputError:
+                exit_code = 1
+            last, seconds = self.run.send_without_summary, self.tracking.finish_seconds
+            self._finish(self.run, last, exit_code=exit_code, seconds=seconds)
 
     def _finish(
         self, run: WandbRun, last: Callable[[], object], *, exit_code: int, seconds: float

@@ -15,6 +15,7 @@ import wandb
 
 from research.storage.records import RunRecord, RunSummary, WandbRecord, read_record, write_record
 from research.storage.run_folder import RunFolder, Scalar
+from research.storage.tuning_records import PrunedRecord, pruned_record
 from research.tracking.config import Tracking
 from research.tracking.wandb_fields import (
     DisplayNames,
@@ -153,11 +154,20 @@ class WandbRun:
                 self.run.log_artifact(artifact)
         return sent
 
-    def send_unfinished(self) -> int:
-        """Send the lines that W&B lacks of a run that has not ended; returns how many."""
+    def send_without_summary(self) -> int:
+        """Send the lines that W&B lacks of a run without a summary; returns how many.
+
+        Its status is "pruned" if it is a trial that was ended early, else "unfinished".
+        """
         sent = self.catch_up()
-        self.run.summary.update({"status": "unfinished"})
+        status = "unfinished" if self.pruned is None else "pruned"
+        self.run.summary.update({"status": status})
         return sent
+
+    @property
+    def pruned(self) -> PrunedRecord | None:
+        """Where the run was ended early, which is its end; None: it was not."""
+        return pruned_record(self.path, self.record)
 
     def finish(self, exit_code: int) -> None:
         """End the W&B run, and wait until the server has confirmed everything.

@@ -375,6 +375,7 @@ def tensors_altered(random: Random, data: bytes, others: Sequence[bytes] = ()) -
 BY_SUFFIX: dict[str, Alter] = {
     ".json": json_altered,
     ".jsonl": lines_altered,
+    ".log": lines_altered,
     ".npy": array_altered,
     ".safetensors": tensors_altered,
     ".npz": lambda random, data, others: archive_altered(random, data, others, array_altered),

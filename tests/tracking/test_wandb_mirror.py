@@ -20,8 +20,12 @@ from research.runs.execute import RunOptions, execute
 from research.storage.json_files import read_json
 from research.storage.records import FailureRecord, RunRecord, RunSummary, read_record
 from research.storage.run_folder import Mirror, RunFolder, Scalar
+from research.studies.optuna_studies import Curve
+from research.studies.pruning import Pruned, Pruning
+from research.studies.search import ASHA
 from research.tracking.config import Tracking
 from research.tracking.options import mirror_finished_run
+from research.tracking.sync import upload
 from research.tracking.wandb_mirror import WandbMirror, call_within, resolve_mode
 from tests import ROOT
 from tests.support.command_line import TINY, command_error, run_command, shop_corpus
@@ -415,3 +419,28 @@ def test_a_sweep_that_asks_for_a_finished_run_gets_it(
     requests = online.requests
     mirror_finished_run(path, Tracking())
     assert online.requests == requests
+
+
+def test_a_pruned_trial_has_ended_and_has_not_failed(online: WandbServer, tmp_path: Path) -> None:
+    record = shop_run_record()
+    better = Curve(((1, 0.9),), 0.9)
+    pruning = Pruning(pruner=ASHA(), earlier=(better,), stage="first", metric="mrr")
+
+    def run_trial() -> None:
+        with RunFolder(tmp_path, mirror=WandbMirror(tmp_path, Tracking())) as folder:
+            folder.write(record)
+            watch = pruning.watch(folder, record.hash)
+            folder.log("first", 1, 1, {"val/mrr": 0.25})
+            watch("first", 1, {"val/mrr": 0.25})
+
+    with pytest.raises(Pruned):
+        run_trial()
+    (run,) = online.runs.values()
+    assert (run.exit_code, run.summary["status"]) == (0, "pruned")
+    assert run.series("val/mrr") == [(0, 0.25)]
+    assert read_json(tmp_path / "pruned.json") == {
+        "hash": record.hash, "epoch": 1, "value": 0.25
+    }  # fmt: skip
+    assert upload(tmp_path, Tracking(mode="online")).startswith("nothing new ->")
+    (run,) = online.runs.values()
+    assert (run.exit_code, run.summary["status"]) == (0, "pruned")
