@@ -69,11 +69,11 @@ def test_rows_of_a_tile_begin_at_multiples_of_sixteen_numbers(columns: int) -> N
 
 
 @pytest.mark.parametrize("width", [1, 7, 61, 64, 256])
-@pytest.mark.parametrize("states", [1, 2, 5, 33])
+@pytest.mark.parametrize("states", [1, 2, 3, 5, 11, 33])
 def test_equal_rows_score_equally_to_the_last_bit(states: int, width: int) -> None:
     states_SD = draw(states, width, dtype=torch.float32)
     row_D = draw(1, width, seed=1, dtype=torch.float32)
-    for number in (2, 3, 8, 15, 31, 130, 1003):
+    for number in (2, 3, 7, 8, 15, 31, 130, 1003):
         rows = ScoredRows(row_D.repeat(number, 1))
         whole_SC = rows.scores(states_SD, 0, number)
         assert (whole_SC == whole_SC[:, :1]).all()

@@ -1,9 +1,9 @@
 """`ScoredRows`: the rows that compete when items are ranked, scored a tile of columns at a time.
 
 Ranks are found by comparing scores, so items with equal embeddings must have scores that are equal
-to the last bit. That rules out products with a single row, for which torch uses another algorithm,
-whose order of summation differs from column to column; batched products of candidate lists do the
-same.
+to the last bit. That rules out products with few rows on either side, for which libraries use other
+algorithms, whose order of summation differs from column to column; batched products of candidate
+lists do the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from research.model.kernels.cross_entropy import aligned_tile
 # How many numbers of gathered embeddings `scores_of` holds at once.
 CPU_GATHERED = 1 << 18
 ACCELERATOR_GATHERED = 1 << 27
+# Fewest rows of either factor of a product. With MKL on AMD's Zen 4, equal columns differ in their
+# last bits with up to 3 rows of states (11 with two threads) and with 5 to 11 columns.
+FEWEST = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +82,17 @@ class ScoredRows:
 
 
 def _product(left_SD: Tensor, right_CD: Tensor, out_SC: Tensor) -> None:
-    """Write left @ right.T into `out_SC`, never by a product with a single row."""
-    if len(left_SD) > 1 and len(right_CD) > 1:
+    """Write left @ right.T into `out_SC`; the product has `FEWEST` rows or more on either side."""
+    if min(len(left_SD), len(right_CD)) >= FEWEST:
         torch.mm(left_SD, right_CD.T, out=out_SC)
         return
-    left_SD = left_SD if len(left_SD) > 1 else left_SD.repeat(2, 1)
-    right_CD = right_CD if len(right_CD) > 1 else right_CD.repeat(2, 1)
-    out_SC.copy_((left_SD @ right_CD.T)[: out_SC.shape[0], : out_SC.shape[1]])
+    products = _filled_up(left_SD) @ _filled_up(right_CD).T
+    out_SC.copy_(products[: out_SC.shape[0], : out_SC.shape[1]])
+
+
+def _filled_up(rows_RD: Tensor) -> Tensor:
+    """The rows, followed by rows of zeros if they are fewer than `FEWEST`."""
+    return F.pad(rows_RD, (0, 0, 0, max(0, FEWEST - len(rows_RD))))
 
 
 def _largest(numbers: Tensor) -> Tensor:
