@@ -50,6 +50,17 @@ def optional_import(packages: tuple[str, ...], what: str, remedy: str) -> Iterat
         raise InputError(f"{what} needs {error.name}, which is not installed; {remedy}") from error
 
 
+def extra_remedy(extra: str) -> str:
+    """How the packages of an optional part are installed: an extra of the project's metadata.
+
+    The project is installed from its checkout or from a wheel, so that a name alone finds nothing.
+    """
+    return (
+        f"install the extra {extra}: pip install '.[{extra}]' in the checkout, or the wheel that "
+        f"was installed, once more, as 'FILE.whl[{extra}]'"
+    )
+
+
 def disk_error_message(error: OSError) -> str:
     """The message of a disk error, with what to do about it where that is known."""
     remedy = _REMEDIES.get(error.errno or 0)

@@ -9,7 +9,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from research.cli.doctor_verb import DoctorCommand
 from research.cli.findings import tell
 from research.cli.version import version_line
 from research.data.findings import Finding, Level
+from research.distributed.cores import usable_cores
 from research.distributed.launcher_environment import launcher_name, several_were_asked_for
 from research.errors import InputError
 from research.runs.provenance import cpu_model, versions
@@ -169,19 +169,6 @@ def of_threads() -> Iterator[Finding]:
         yield finding("threads", "warning", f"{sentence}; {remedy}", **numbers)
     else:
         yield finding("threads", "fine", sentence, **numbers)
-
-
-def usable_cores() -> float:
-    """The cores that this process may use: those it may run on, at most its container's share."""
-    cores = float(os.cpu_count() or 1)
-    if sys.platform == "linux":
-        cores = float(len(os.sched_getaffinity(0)))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return min(cores, int(quota) / int(period))
-    except (OSError, ValueError):
-        # There is no such file, or its quota is "max".
-        return cores
 
 
 def of_launchers() -> Iterator[Finding]:

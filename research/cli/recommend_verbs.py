@@ -51,7 +51,8 @@ class RecommendCommand(Verb):
     """Print or write the items that a run ranks highest for users or histories.
 
     An option that takes several values may be repeated, and ids may be written with commas between:
-    ID,ID,... A value that begins with a dash is given with an equals sign: --items=-5.
+    ID,ID,... A value that begins with a dash is given with an equals sign: --items=-5. Of scores
+    only the order within a user counts: they are logits or counts, not probabilities.
     """
 
     LINE = "RUN --users all|ID ... [--k 10] [--out FILE]: the items that a run ranks highest"

@@ -65,7 +65,8 @@ class Comparison:
     """Paired Cohen's d_z: mean over standard deviation of the users' differences, each a mean over
     seeds; 0 when all are 0, infinite when all are equal and not 0."""
     smallest: float
-    """Smallest true difference that such a comparison would detect with a power of 0.8."""
+    """Smallest true difference that such a comparison would detect with a power of 0.8; infinite
+    where even the largest difference that the metric can have would not be detected."""
     seeds: int
     """S, the number of seeds."""
     users: int
@@ -159,6 +160,7 @@ def comparison_of(
     `bounds` are the least and the greatest value that a mean of them can have.
     """
     by_user = differences.mean(0)
+    smallest = spread_of(differences).smallest(alpha)
     generator = np.random.default_rng(seed)
     p = difference_p(differences, resamples, generator)
     low, high = interval_of(differences, level, min(resamples, BOOTSTRAP), generator, bounds)
@@ -168,7 +170,7 @@ def comparison_of(
         high=high,
         p=p,
         effect=_effect(by_user),
-        smallest=spread_of(differences).smallest(alpha),
+        smallest=smallest if smallest <= max(bounds) else np.inf,
         seeds=len(differences),
         users=len(by_user),
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from research.errors import InputError, optional_import
+from research.errors import InputError, extra_remedy, optional_import
 from research.interop.hub import FILES
 
 SCHEME = "hf://"
@@ -88,8 +88,7 @@ def check_name(repository: str, what: str) -> None:
 
 @contextmanager
 def _client_imported() -> Iterator[None]:
-    remedy = "install the extra: pip install 'sixfold[hub]'"
-    with optional_import(("huggingface_hub",), "the Hugging Face Hub", remedy):
+    with optional_import(("huggingface_hub",), "the Hugging Face Hub", extra_remedy("hub")):
         yield
 
 

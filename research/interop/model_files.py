@@ -25,7 +25,7 @@ from torch.export import Dim, ExportedProgram
 from research.checkpoint.files import read_weights
 from research.checkpoint.tensors import fill_weights
 from research.config import to_json
-from research.errors import InputError, optional_import
+from research.errors import InputError, extra_remedy, optional_import
 from research.interop.item_file import write_items
 from research.interop.new_run import check_free
 from research.interop.parity import Exported, check_parity, histories_of, pieces_of, run_scores
@@ -153,7 +153,7 @@ def _check_onnx() -> None:
     with optional_import(
         ("onnx", "onnxruntime", "onnxscript", "onnx_ir"),
         "an export to ONNX",
-        "install the extra: pip install 'sixfold[onnx]'",
+        extra_remedy("onnx"),
     ):
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401

@@ -238,8 +238,8 @@ class Run:
             A frame with a row for each recommended item, the best first: user (or history, its
             number from 0), item, title (empty if it has none), score, rank (from 1) and ranked_by
             ("run", or "popularity" after an empty history). Ids are text. Of the scores only the
-            order within a user means something. Where fewer than k items are left there are fewer
-            rows.
+            order within a user counts: they are logits or counts, not probabilities. Where fewer
+            than k items are left there are fewer rows.
 
         Raises:
             InputError: for an unknown id, for users beside histories, for an argument that does not

@@ -30,7 +30,7 @@ from research.report.columns import metric_column
 from research.report.costs import cost_of
 from research.report.effects import factorial_of
 from research.report.learning_curves import cosines, panels, read_lines
-from research.report.lists import list_tables
+from research.report.lists import absent_lists_notes, list_tables
 from research.report.provenance import facts_of
 from research.report.records import StudyRun, changes_of, read_run, read_study
 from research.report.runs_as_study import with_base
@@ -167,6 +167,7 @@ def corpus_part(
             *protocol_notes(finished),
             *(missed_notes(finished) if part == "test" else ()),
             *budget_notes(finished),
+            *absent_lists_notes(study, finished, part),
             *run_notes(runs),
         ),
         facts=facts_of(finished) if figures else (),

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from research.evaluation.protocol import differing_fields
 from research.evaluation.rank_table import RankTable
@@ -61,10 +61,12 @@ def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
 def table_notes(
     study: StudyRecord, group: Mapping[str, Mapping[int, object]], counting: set[str]
 ) -> list[str]:
-    """Notes on a table without comparison, and on cells compared on only some of their seeds."""
-    base, notes = group.get(study.base), []
+    """Notes on a table without comparison, on cells of one seed beside others of more, and on cells
+    compared on only some of their seeds."""
+    base, notes = group.get(study.base), lone_seed_notes(group, counting)
     if base is None:
-        return [f"The base, {printable(study.base)}, is not in this table: nothing is compared."]
+        text = f"The base, {printable(study.base)}, is not in this table: nothing is compared."
+        return [text, *notes]
     if len(group) == 1 and len(study.cells) > 1:
         notes.append(f"Only {printable(study.base)} is in this table: nothing is compared.")
     for cell, tables in group.items():
@@ -73,8 +75,28 @@ def table_notes(
         common = [seed for seed in tables if seed in base]
         if len(common) < max(len(tables), len(base)):
             seeds = ", ".join(map(str, common)) or "none, so there is no comparison"
-            notes.append(f"{printable(cell)} is compared on the seeds that both have: {seeds}.")
+            alone = "; over users alone, as one seed says nothing of others" * (len(common) == 1)
+            notes.append(
+                f"{printable(cell)} is compared on the seeds that both have: {seeds}{alone}."
+            )
     return notes
+
+
+def lone_seed_notes(
+    group: Mapping[str, Mapping[int, object]], counting: Collection[str]
+) -> list[str]:
+    """A note on the cells of one seed in a table where another has more, if there are any.
+
+    Counting rankers have no seeds, so that their intervals lack nothing.
+    """
+    seeds = {cell: len(tables) for cell, tables in group.items() if cell not in counting}
+    lone = [printable(cell) for cell, number in seeds.items() if number == 1]
+    if not lone or max(seeds.values()) == 1:
+        return []
+    return [
+        f"One seed alone: {', '.join(lone)}. The intervals there are over users alone and say "
+        "nothing of how another seed would come out, unlike those of the other cells."
+    ]
 
 
 def protocol_notes(runs: Sequence[StudyRun]) -> list[str]:

@@ -169,7 +169,12 @@ class Design:
         every = sorted(set().union(*trained))
         used = {tuple(self.seeds(contrast.weights)) for contrast in contrasts}
         return [
-            f"Effects are over the seeds that all their cells have: {', '.join(map(str, seeds))}."
+            f"Effects are over the seeds that all their cells have: {', '.join(map(str, seeds))}"
+            + (
+                "; over users alone, as one seed says nothing of others."
+                if len(seeds) == 1
+                else "."
+            )
             for seeds in sorted(used)
             if trained and list(seeds) != every
         ]

@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import re
+from math import isinf
+
 from research.evaluation.equivalence import MarginTest
 from research.evaluation.statistics import Comparison, Estimate
 from research.report.schema import LEVEL, Cost, Factorial, Gap, Panel, ProtocolTable, Report
 from research.report.validation import best_by_validation
 
+# A side of an even interval is at most this many times half the width. Each end varies with the
+# resamples by about 4 % of half the width, so that sides of 0.95 and 1.05 are as good as even.
+EVEN_SIDE = 1.1
 
-def interval_of(estimate: Estimate) -> str:
-    """`0.1101 ±.0123`: the mean and half the width of its 95 % interval."""
-    return f"{estimate.mean:.4f} ±{short_decimal((estimate.high - estimate.low) / 2)}"
+
+def interval_of(estimate: Estimate, *, stacked: bool = False) -> str:
+    """`0.1101 ±.0123`, or `0.1223 (.0301 to .2510)`: a mean and its interval, see `with_interval`.
+
+    `stacked` puts the ends of an uneven one on a second line, so that columns stay narrow.
+    """
+    text, low, high = f"{estimate.mean:.4f}", estimate.low, estimate.high
+    return with_interval(text, estimate.mean, low, high, stacked=stacked)
 
 
-def difference_of(comparison: Comparison) -> str:
-    """`+0.0335 ±.0146`: the difference and half the width of its 95 % interval."""
-    return f"{comparison.difference:+.4f} ±{short_decimal((comparison.high - comparison.low) / 2)}"
+def difference_of(comparison: Comparison, *, stacked: bool = False) -> str:
+    """`+0.0335 ±.0146`, or `+0.0335 (-.0014 to +.1210)`: a difference, otherwise `interval_of`."""
+    text, low, high = f"{comparison.difference:+.4f}", comparison.low, comparison.high
+    return with_interval(text, comparison.difference, low, high, signed=True, stacked=stacked)
+
+
+def with_interval(
+    text: str,
+    center: float,
+    low: float,
+    high: float,
+    *,
+    decimals: int = 4,
+    signed: bool = False,
+    stacked: bool = False,
+) -> str:
+    """A number's `text` with half the width of its interval, or with both ends if it is uneven.
+
+    `decimals` are those of the interval; `signed` adds a plus to positive ends; `stacked` puts the
+    ends on a second line, as `.0301–.2510` or `-.0014 to +.1210`.
+    """
+    if is_even(center, low, high, decimals):
+        return f"{text} ±{short_decimal((high - low) / 2, decimals)}"
+    ends = [short_decimal(end, decimals, signed=signed) for end in (low, high)]
+    if not stacked:
+        return f"{text} ({' to '.join(ends)})"
+    return f"{text}\n{(' to ' if signed else '–').join(ends)}"
+
+
+def is_even(center: float, low: float, high: float, decimals: int = 4) -> bool:
+    """Whether both sides of an interval are equally wide, so that `±` tells its ends.
+
+    A side may be `EVEN_SIDE` times half the width, or longer than that by one unit of the last
+    decimal.
+    """
+    half = (high - low) / 2
+    longer = max(high - center, center - low)
+    return longer <= max(EVEN_SIDE * half, half + 0.1**decimals)
 
 
 def range_of(low: float, high: float, *, signed: bool = False) -> str:
@@ -23,10 +69,10 @@ def range_of(low: float, high: float, *, signed: bool = False) -> str:
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f} to {high:.4f}"
 
 
-def short_decimal(value: float) -> str:
-    """A value to four decimals, without the zero before the point."""
-    text = f"{value:.4f}"
-    return text.removeprefix("0") if text.startswith("0.") else text
+def short_decimal(value: float, decimals: int = 4, *, signed: bool = False) -> str:
+    """A value without the zero before its point; `signed` adds a plus to a positive one."""
+    text = f"{value:{'+' if signed else ''}.{decimals}f}"
+    return re.sub(r"^([+-]?)0\.", r"\1.", text)
 
 
 def number_of_any(value: float) -> str:
@@ -35,16 +81,17 @@ def number_of_any(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def interval_of_any(estimate: Estimate) -> str:
-    """`153.2 ±2.1`: a mean of any size and half the width of its 95 % interval."""
-    return f"{number_of_any(estimate.mean)} ±{half_of_any(estimate)}"
+def interval_of_any(estimate: Estimate, *, stacked: bool = False) -> str:
+    """`153.2 ±2.1`: a mean of any size and its interval, with as many decimals as the mean has."""
+    text, low, high = number_of_any(estimate.mean), estimate.low, estimate.high
+    return with_interval(
+        text, estimate.mean, low, high, decimals=decimals_of_any(estimate.mean), stacked=stacked
+    )
 
 
-def half_of_any(estimate: Estimate) -> str:
-    """Half the width of the 95 % interval, with as many decimals as the mean has."""
-    half = (estimate.high - estimate.low) / 2
-    decimals = len(number_of_any(estimate.mean).partition(".")[2])
-    return short_decimal(half) if decimals == 4 else f"{half:.{decimals}f}"
+def decimals_of_any(value: float) -> int:
+    """The number of decimals that `number_of_any` gives a value."""
+    return len(number_of_any(value).partition(".")[2])
 
 
 def shortened_name(name: str, letters: int = 26) -> str:
@@ -129,9 +176,22 @@ def smallest_of(table: ProtocolTable, metric: str) -> str:
     sizes = [figure.comparison.smallest for figure in figures if figure.comparison is not None]
     if not sizes:
         return ""
-    least, most = short_decimal(min(sizes)), short_decimal(max(sizes))
+    beyond = sum(map(isinf, sizes))
+    if beyond == len(sizes):
+        return (
+            f"No {metric.upper()} difference, however large, would be found with 80 % power: the "
+            "study has too few users or seeds."
+        )
+    possible = [short_decimal(size) for size in sorted(sizes) if not isinf(size)]
+    least, most = possible[0], possible[-1]
     sizes_text = least if least == most else f"{least} to {most}, by cell"
-    return f"Smallest {metric.upper()} difference found with 80 % power: {sizes_text}."
+    some = f"; for {beyond} of {len(sizes)} cells none, however large" if beyond else ""
+    return f"Smallest {metric.upper()} difference found with 80 % power: {sizes_text}{some}."
+
+
+def smallest_text(comparison: Comparison) -> str:
+    """The smallest difference found with 80 % power; `none` where no possible one would be."""
+    return "none" if isinf(comparison.smallest) else short_decimal(comparison.smallest)
 
 
 def margin_words(report: Report, table: ProtocolTable) -> tuple[str, ...]:
@@ -147,14 +207,34 @@ def margin_words(report: Report, table: ProtocolTable) -> tuple[str, ...]:
     )
 
 
+def margin_claims(report: Report, table: ProtocolTable) -> tuple[str, ...]:
+    """What `margin_words` says, a sentence for each claim with its cells: `CLAIM: a (p 0.013).`
+
+    Empty where `margin_words` is.
+    """
+    cells: dict[str, list[str]] = {}
+    for cell, figure in table.figures(report.compared).items():
+        if figure.margin_test is not None:
+            claim, p = claim_of(figure.margin_test, report.base)
+            cells.setdefault(claim, []).append(f"{cell} (p {p_of(p)})")
+    return tuple(
+        f"{claim[0].upper()}{claim[1:]}: {', '.join(names)}." for claim, names in cells.items()
+    )
+
+
 def within_words(test: MarginTest, base: str) -> str:
     """`no worse than BASE by more than 0.002 (p 0.013)`, or that it is equivalent, or not shown."""
+    claim, p = claim_of(test, base)
+    return f"{claim} (p {p_of(p)})"
+
+
+def claim_of(test: MarginTest, base: str) -> tuple[str, float]:
+    """The strongest claim that a test within a margin bears out, in words, and its p."""
     margin = f"{test.margin:g}"
     if test.equivalent < LEVEL:
-        return f"equivalent to {base} within {margin} (p {p_of(test.equivalent)})"
+        return f"equivalent to {base} within {margin}", test.equivalent
     claim = f"no worse than {base} by more than {margin}"
-    words = claim if test.no_worse < LEVEL else f"not shown to be {claim}"
-    return f"{words} (p {p_of(test.no_worse)})"
+    return claim if test.no_worse < LEVEL else f"not shown to be {claim}", test.no_worse
 
 
 def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -183,7 +263,10 @@ def verdict_of(report: Report, table: ProtocolTable) -> tuple[tuple[str, tuple[s
 
 def legend_of(report: Report) -> tuple[str, ...]:
     """Sentences on what the signs in the tables mean: ±, p and the dagger."""
-    width = f"±: half of the {interval_words(report)}, which need not lie evenly around the mean."
+    width = (
+        f"±: half of the {interval_words(report)}; where a side is more than a tenth longer than "
+        "that, both ends."
+    )
     return (width, *drawn_words(report), *signs_of(report))
 
 
@@ -206,12 +289,19 @@ def interval_words(report: Report) -> str:
 
 def signs_of(report: Report) -> tuple[str, ...]:
     """Sentences on what p, the dagger and the words on a margin mean."""
-    has_margin = report.margin is not None
     return (
         f"p: two-sided, paired by user, against {report.base}; Holm over a table's cells.",
         "†: p below 0.05, and an interval without 0. "
         f"{report.compared.upper()} decides, the rest describes.",
-        *(("No worse, equivalent: one-sided tests at 5 %, corrected like p (TOST).",) * has_margin),
+        *(() if report.margin is None else (margin_sign(report),)),
+    )
+
+
+def margin_sign(report: Report) -> str:
+    """A sentence on the tests behind the words on a margin, all of the compared metric."""
+    return (
+        f"No worse, equivalent: one-sided tests at 5 %, of {report.compared.upper()}, corrected "
+        "like p (TOST)."
     )
 
 

@@ -10,9 +10,12 @@ import pandas as pd
 
 from research.evaluation.statistics import Comparison
 from research.report.formatting import (
+    decimals_of_any,
     effect_signs_of,
-    half_of_any,
     interval_words,
+    is_even,
+    margin_claims,
+    margin_sign,
     number_of_any,
     p_of,
     short_decimal,
@@ -71,7 +74,7 @@ def latex_of(report: Report) -> str:
 
 
 def table_of(report: Report, corpus: CorpusPart, table: ProtocolTable, number: int) -> str:
-    """One table: means with half their intervals, and the compared metric's difference to the base.
+    """One table: means with their intervals, and the compared metric's difference to the base.
 
     `number` counts the corpus's tables from 1, for the label.
     """
@@ -137,7 +140,7 @@ def booktabs(
 
 
 def lists_table_of(report: Report, corpus: CorpusPart, table: ListsTable, number: int) -> str:
-    """A table of recommended lists: means with half their intervals.
+    """A table of recommended lists: means with their intervals.
 
     `number` counts the corpus's tables of lists from 1, for the label.
     """
@@ -156,13 +159,14 @@ def lists_table_of(report: Report, corpus: CorpusPart, table: ListsTable, number
 
 
 def lists_entry_of(figure: Figure) -> str:
-    """A mean and half its interval, as LaTeX; a dagger marks a significant difference to the base.
+    """A mean and its interval, as LaTeX; a dagger marks a significant difference to the base.
 
     No value is the best, so none is bold.
     """
     mark = r"$^{\dagger}$" if figure.significant else ""
-    mean, half = number_of_any(figure.estimate.mean), half_of_any(figure.estimate)
-    return rf"${mean}${mark} {{\scriptsize$\pm${half}}}"
+    estimate = figure.estimate
+    mean, decimals = number_of_any(estimate.mean), decimals_of_any(estimate.mean)
+    return rf"${mean}${mark} {sides(estimate.mean, estimate.low, estimate.high, decimals)}"
 
 
 def row_of(report: Report, row: Row, compares: bool) -> list[str]:
@@ -181,7 +185,7 @@ def row_of(report: Report, row: Row, compares: bool) -> list[str]:
 
 
 def effect_entries(effect: Effect) -> tuple[str, str]:
-    """The size of an effect with half its interval, and its corrected p, as LaTeX."""
+    """The size of an effect with its interval, and its corrected p, as LaTeX."""
     if effect.comparison is None:
         return "not estimable", "--"
     mark = r"$^{\dagger}$" if effect.significant else ""
@@ -189,13 +193,24 @@ def effect_entries(effect: Effect) -> tuple[str, str]:
 
 
 def difference_entry(comparison: Comparison) -> str:
-    """A difference and half its interval, as LaTeX."""
-    half = short_decimal((comparison.high - comparison.low) / 2)
-    return rf"${comparison.difference:+.4f}$ {{\scriptsize$\pm${half}}}"
+    """A difference and its interval, as LaTeX."""
+    difference = comparison.difference
+    return f"${difference:+.4f}$ {sides(difference, comparison.low, comparison.high)}"
+
+
+def sides(center: float, low: float, high: float, decimals: int = 4) -> str:
+    """An interval as LaTeX: half its width after ±, or how far each end is from the center.
+
+    Of an uneven one the two stand above each other, so that three metrics still fit into a text.
+    """
+    if is_even(center, low, high, decimals):
+        return rf"{{\scriptsize$\pm${short_decimal((high - low) / 2, decimals)}}}"
+    above, below = short_decimal(high - center, decimals), short_decimal(center - low, decimals)
+    return f"$^{{+{above}}}_{{-{below}}}$"
 
 
 def entry_of(figure: Figure) -> str:
-    """A mean and half its interval, as LaTeX.
+    """A mean and its interval, as LaTeX.
 
     The best of a column by validation is bold, the second underlined, and a dagger marks a
     significant difference to the base.
@@ -207,7 +222,7 @@ def entry_of(figure: Figure) -> str:
     elif figure.place == 2:
         text = rf"\underline{{{text}}}"
     mark = r"$^{\dagger}$" if figure.significant else ""
-    return rf"{text}{mark} {{\scriptsize$\pm${short_decimal((estimate.high - estimate.low) / 2)}}}"
+    return f"{text}{mark} {sides(estimate.mean, estimate.low, estimate.high)}"
 
 
 def caption_of(
@@ -217,7 +232,8 @@ def caption_of(
     seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
     parts = [
         f"{report.question} {corpus.name}: {table.title}; {table.users} users, {seeds}.",
-        f"±: half of the {interval_words(report)}.",
+        f"±: half of the {interval_words(report)}; + above −: the distances to its ends, where one "
+        "is more than a tenth longer than that.",
     ]
     if compares:
         parts.append(
@@ -226,6 +242,8 @@ def caption_of(
         )
     if isinstance(table, ProtocolTable) and best_by_validation(table, report.compared) is not None:
         parts.append("Bold: best by the same metric on validation; underlined: second.")
+    if isinstance(table, ProtocolTable) and (claims := margin_claims(report, table)):
+        parts += [*claims, margin_sign(report)]
     return escaped(" ".join(parts))
 
 

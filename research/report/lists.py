@@ -15,7 +15,7 @@ from research.evaluation.metrics import of_lists, parse_metric
 from research.report.caveats import table_notes
 from research.report.columns import metric_column
 from research.report.records import StudyRun
-from research.report.schema import ListsTable, Row
+from research.report.schema import ListsTable, Part, Row
 from research.storage.records import StudyRecord
 from research.storage.untrusted import printable
 
@@ -41,6 +41,25 @@ def list_tables(
     counting = {run.cell for run in runs if run.counts_only}
     groups = list_groups(runs, study.base)
     return tuple(lists_table(study, group, counting, corpus) for group in groups)
+
+
+def absent_lists_notes(study: StudyRecord, runs: Sequence[StudyRun], part: Part) -> list[str]:
+    """A note where runs should have lists of the part and none has: why, and what would store them.
+
+    They should where the study's metrics ask for lists, and where runs have stored those of the
+    test.
+    """
+    asked = of_lists(study.metrics)
+    on_test = any(any(run.path.glob("ranks/lists-test-*.npz")) for run in runs)
+    if not runs or any(run.lists for run in runs) or not (asked or on_test):
+        return []
+    names = ", ".join(name.upper() for name in asked) or "Metrics of recommended lists"
+    why = ": a run stores those of its test alone" if part == "validation" else ""
+    example = asked[0] if asked else "coverage@10"
+    return [
+        f"{names}: left out, as no run has stored lists of its {part} part{why}. `evaluate RUN "
+        f"--part {part} --metrics {example} --save-lists` stores those of a run."
+    ]
 
 
 def list_groups(runs: Sequence[StudyRun], base: str) -> list[dict[str, dict[int, ListTable]]]:

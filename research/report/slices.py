@@ -1,9 +1,10 @@
 """The compared metric on parts of a table's held-out items, of which the ranks tell more.
 
-They are divided by how often the item was trained on, by the length of the history, by the time
-since its newest event, and by attributes. The limits of counts and lengths are fixed, so that
-slices of two studies can be compared; those of times are quartiles of the study's own. A user with
-several held-out items counts in each part with the items that belong to it.
+They are divided by how often the item was trained on, by the length of the history, by whether the
+item is new, by the time since the history's newest event, and by attributes. The limits of counts
+and lengths are fixed, so that slices of two studies can be compared; those of times are quartiles
+of the study's own. A user with several held-out items counts in each part with the items that
+belong to it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from research.storage.untrusted import printable
 
 # The lowest value of each bucket, which ends where the next begins; the last has no upper limit.
 COUNTS = (0, 1, 5, 20, 100, 500)
-NEW = (0, 1, 5)
 LENGTHS = (0, 5, 10, 20, 50, 100, 200)
 # Seconds of each unit of time, the largest first.
 UNITS = {"years": 365.25 * 86400, "days": 86400.0, "hours": 3600.0, "minutes": 60.0}
@@ -62,12 +62,11 @@ def divisions_of(tables: Sequence[RankTable]) -> list[Division]:
     By time only where all tables have times, and by attributes only where all tell of the same.
     """
     counts = partial(_in_ranges, COUNTS, lambda table: table.item_count)
-    new = partial(_in_ranges, NEW, lambda table: table.item_count)
     lengths = partial(_in_ranges, LENGTHS, lambda table: table.history_length)
     divisions = [
         Division("training interactions of the item", counts, always=True),
         Division("items in the history", lengths, always=True),
-        Division("new items: training interactions of the item", new, always=False),
+        Division("whether the item is new", _by_newness, always=False),
     ]
     times = [table.since_last for table in tables if table.since_last is not None]
     if len(times) == len(tables):
@@ -139,6 +138,12 @@ def _in_ranges(
 ) -> list[tuple[str, NDArray[np.bool_]]]:
     bucket_Q = np.searchsorted(starts, column(table), side="right") - 1
     return [(label_of(starts, place), bucket_Q == place) for place in range(len(starts))]
+
+
+def _by_newness(table: RankTable) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Items without any training interaction, and all others."""
+    new_Q = table.item_count == 0
+    return [("never trained on", new_Q), ("trained on", ~new_Q)]
 
 
 def _in_quartiles(

@@ -17,14 +17,15 @@ from research.report.formatting import (
     p_of,
     seconds_of,
     seeds_of,
-    short_decimal,
     shortened_name,
     smallest_of,
+    smallest_text,
 )
 from research.report.schema import (
     DAGGER,
     CorpusPart,
     Factorial,
+    Figure,
     ListsTable,
     ProtocolTable,
     Report,
@@ -37,7 +38,8 @@ from research.report.tuning import TuningPart, budget_words, importance_words, v
 def print_report(report: Report, console: Console) -> None:
     """Print a report; the console must not read markup in text (`research.console.wide_console`).
 
-    A table of four cells and three metrics fits into 80 columns.
+    A table of four cells and three metrics fits into 80 columns, unless a difference has an uneven
+    interval.
     """
     console.print(report.question)
     if report.budget is not None:
@@ -129,11 +131,11 @@ def figures_table(report: Report, table: ProtocolTable) -> Table:
         output.add_column(versus, justify="right", no_wrap=True)
         output.add_column("p", justify="right", no_wrap=True)
     for row in table.rows:
-        figures = [interval_of(row.figures[name].estimate) for name in report.metrics]
+        estimates = [row.figures[name].estimate for name in report.metrics]
         output.add_row(
             shortened_name(row.cell),
             *(shortened_name(row.levels.get(name, "")) for name in report.factors),
-            *figures,
+            *(interval_of(estimate, stacked=True) for estimate in estimates),
             *compared_of(row, report.compared)[: len(output.columns)],
         )
     return output
@@ -147,10 +149,14 @@ def lists_table(table: ListsTable) -> Table:
         output.add_column(name.upper(), justify="right", no_wrap=True)
     for row in table.rows:
         figures = [row.figures[name] for name in table.metrics]
-        marks = [DAGGER if figure.significant else " " for figure in figures]
-        texts = [interval_of_any(each.estimate) + mark for each, mark in zip(figures, marks)]
-        output.add_row(shortened_name(row.cell), *texts)
+        output.add_row(shortened_name(row.cell), *map(lists_entry_of, figures))
     return output
+
+
+def lists_entry_of(figure: Figure) -> str:
+    """A mean and its interval, with a dagger or a space at the end of the mean's line."""
+    mean, *ends = interval_of_any(figure.estimate, stacked=True).splitlines()
+    return "\n".join((mean + (figure.mark or " "), *(f"{line} " for line in ends)))
 
 
 def print_slices(report: Report, console: Console) -> None:
@@ -172,7 +178,7 @@ def slices_table(slicing: Slicing) -> Table:
     for cell in slicing.buckets[0].estimates if slicing.buckets else ():
         output.add_column(shortened_name(cell), justify="right", no_wrap=True)
     for bucket in slicing.buckets:
-        figures = [interval_of(estimate) for estimate in bucket.estimates.values()]
+        figures = [interval_of(each, stacked=True) for each in bucket.estimates.values()]
         output.add_row(shortened_name(bucket.label), f"{bucket.questions:,}", *figures)
     return output
 
@@ -187,7 +193,7 @@ def compared_of(row: Row, metric: str) -> tuple[str, str]:
         return "", ""
     dagger = DAGGER if figure.significant else " "
     # The zero before the point is dropped, so that the table fits into 80 columns.
-    difference = difference_of(figure.comparison).replace("0.", ".", 1)
+    difference = difference_of(figure.comparison, stacked=True).replace("0.", ".", 1)
     return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{dagger}"
 
 
@@ -203,7 +209,7 @@ def effects_table(report: Report, factorial: Factorial) -> Table:
         entries = ("not estimable", "", "")
         if comparison is not None:
             p = f"{p_of(effect.corrected)}{effect.mark or ' '}"
-            entries = (difference_of(comparison), p, short_decimal(comparison.smallest))
+            entries = (difference_of(comparison, stacked=True), p, smallest_text(comparison))
         output.add_row(
             shortened_name(effect.name, 40), shortened_name(effect.contrast, 40), *entries
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from research.errors import InputError
+from research.errors import InputError, extra_remedy
 from research.storage.json_files import read_json
 
 
@@ -39,8 +39,7 @@ def client_module(name: str) -> ModuleType:
             return importlib.import_module(name)
     except ImportError as error:
         raise InputError(
-            f"a W&B report needs wandb-workspaces ({error}); install the extra: "
-            "pip install 'sixfold[workspaces]'"
+            f"a W&B report needs wandb-workspaces ({error}); {extra_remedy('workspaces')}"
         ) from error
 
 

@@ -48,8 +48,8 @@ class RunOptions:
     quiet: bool = False
     """Whether nothing but errors is printed."""
     prefix: str = ""
-    """Begins every line that is printed while stages train; with one there is no bar, as other runs
-    share the terminal."""
+    """Text before every line that is printed while stages train. Empty: a progress bar is shown as
+    well, which would spoil the lines of other runs on the same terminal."""
     device: str | None = None
     """cpu, cuda or cuda:N; None: a GPU if there is one, else the CPU."""
     checkpoints: CheckpointPlan = CheckpointPlan()
@@ -59,11 +59,11 @@ class RunOptions:
     tracking: Tracking | None = None
     """How the run is mirrored to W&B; None: not at all."""
     watch: Watch | None = None
-    """Is told of the validations of every stage but its last one; an exception that it raises ends
-    the run early. None: nothing is told."""
+    """Called after each validation of a stage but the last, with the stage's name, its completed
+    epochs and the figures; what it raises ends the run. None: nothing is called."""
     allow: tuple[str, ...] = ()
-    """Packages whose config classes may be loaded from the config of a run that this one starts
-    from, beside the packages that this run's own config uses."""
+    """Packages whose config classes are trusted in the config of the run that `start_from` names,
+    beside those that this run's own config uses."""
 
 
 def execute(
@@ -75,7 +75,8 @@ def execute(
 ) -> RunSummary:
     """Do the run in folder `path`, or the rest of it if it has begun there, and return its summary.
 
-    Every process calls it. If the run has finished already, its stored summary is returned.
+    Every process of the job calls it. If the run has finished already, its stored summary is
+    returned.
     `InputError`, before anything is trained or written, for a config whose values are not of their
     types or that could not be read back from config.json, for parts that do not fit together, and
     for a folder that holds another run; `FolderLocked` when another process is doing the run.

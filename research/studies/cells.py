@@ -79,8 +79,8 @@ def grid(
         })
 
     Raises `InputError` for a level that cannot be applied, for two factors that change the same or
-    whose functions do not go in either order, for two combinations that are the same run, and for
-    names that cannot stand in a folder's name.
+    whose functions do not go in either order, for a factor with fewer than two levels, for two
+    combinations that are the same run, and for names that cannot stand in a folder's name.
     """
     _check_names(factors)
     left_out = [_checked_omission(entry, factors) for entry in omit]
@@ -101,6 +101,12 @@ def grid(
             changes = {factor: factors[factor][level] for factor, level in chosen.items()}
             configs[cell] = _config_of(base, changes, cell)
             cell_levels[cell] = chosen
+    for factor, choices in factors.items():
+        if len(choices) == 1:
+            raise InputError(
+                f"factor {factor} has one level, {next(iter(choices))!r}, and so no effect; give "
+                "it another level ({} for the base as it is), or make this level part of the base"
+            )
     return Grid(
         _checked_cells(base, configs, name),
         {factor: tuple(choices) for factor, choices in factors.items()},

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.errors import InputError, optional_import
+from research.errors import InputError, extra_remedy, optional_import
 from research.storage.atomic import replacing
 from research.storage.tuning_records import TrialState
 from research.storage.untrusted import printable, short_text
@@ -74,8 +74,7 @@ class StoredTrial:
 
 def check_optuna() -> None:
     """Raise `InputError` when Optuna is not installed."""
-    remedy = "install the extra: pip install 'sixfold[tune]'"
-    with optional_import(("optuna",), "tuning", remedy):
+    with optional_import(("optuna",), "tuning", extra_remedy("tune")):
         import optuna  # noqa: F401
 
 

@@ -27,6 +27,7 @@ import torch
 from accelerate import Accelerator
 
 from research.distributed.accelerator import make_accelerator
+from research.distributed.cores import usable_cores
 from research.distributed.failures import FAILED, STOPPED
 from research.distributed.signals import SIGNALS, Stopped, handle_signals
 from research.errors import disk_error_message
@@ -190,11 +191,11 @@ def run_in_processes(
 ) -> Mapping[Job, int]:
     """Do the jobs of a queue in up to `workers` processes at a time.
 
-    Each gets `threads` CPU threads (None: the usable cores divided by `workers`) and one of the
-    visible GPUs, if there are any. Returns the exit code (`FAILED` or `STOPPED`) by job for those
-    that were left for the same command to continue.
+    Each gets `threads` CPU threads (None: `threads_of_each`) and one of the visible GPUs, if there
+    are any. Returns the exit code (`FAILED` or `STOPPED`) by job for those that were left for the
+    same command to continue.
     """
-    threads = threads or max(1, usable_cores() // workers)
+    threads = threads or threads_of_each(workers)
     context = process_context()
     devices = visible_devices(options.device)
     running: list[Worker] = []
@@ -288,11 +289,9 @@ def stop_workers(running: Sequence[Worker]) -> None:
             worker.process.join()
 
 
-def usable_cores() -> int:
-    """Number of CPU cores that this process may run on."""
-    # `sched_getaffinity` does not exist on every system.
-    has_affinity = "sched_getaffinity" in vars(os)
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+def threads_of_each(workers: int) -> int:
+    """The CPU threads that each of so many workers gets: its share of the usable cores, or one."""
+    return max(1, int(usable_cores() / workers))
 
 
 def visible_devices(device: str | None) -> list[str]:

@@ -12,7 +12,7 @@ from research.storage.run_folder import RunFolder
 from research.storage.untrusted import printable
 
 Validate = Callable[[], Mapping[str, float]]
-# Is told of a validation: the stage, its completed epochs, and the figures by names `val/...`.
+# Called after a validation with the stage, its completed epochs, and figures by names `val/...`.
 Watch = Callable[[str, int, Mapping[str, float]], None]
 
 
@@ -59,7 +59,7 @@ class StageRun:
     validate: Validate | None = None
     """Returns the figures of a validation, by names `val/...`; None: the stage cannot rank."""
     watch: Watch | None = None
-    """Is told of each logged validation but the last; an exception of it ends the stage."""
+    """Called after each logged validation but the last; what it raises ends the stage."""
     quiet: bool = False
     """Whether nothing is printed."""
     prefix: str = ""

@@ -40,6 +40,12 @@ def test_hand_numbers_of_a_comparison() -> None:
     assert found.p == 1.0
 
 
+def test_a_smallest_difference_beyond_the_metrics_range_is_infinite() -> None:
+    # As above, z of 1 - alpha / 2 is 5.32672, then 5.73073.
+    assert compare([FIRST], [SECOND], "mrr", alpha=1e-7).smallest == pytest.approx(0.9702, abs=1e-4)
+    assert compare([FIRST], [SECOND], "mrr", alpha=1e-8).smallest == np.inf
+
+
 def test_differences_of_several_seeds_are_averaged_by_user() -> None:
     own = tables_of(np.array([[1.0, 0.5, 0.5], [0.5, 0.5, 1.0]]))
     base = tables_of(np.array([[0.5, 0.5, 0.25], [0.5, 0.25, 0.25]]))

@@ -391,14 +391,16 @@ def test_a_missing_package_is_named_at_once(
     )
     assert said == (
         "sixfold export: an export to ONNX needs onnxruntime, which is not installed; install the "
-        "extra: pip install 'sixfold[onnx]'\n"
+        "extra onnx: pip install '.[onnx]' in the checkout, or the wheel that was installed, once "
+        "more, as 'FILE.whl[onnx]'\n"
     )
     said = command_error(
         capsys, "import", "hf://me/model", "--format", "hub", "--out", tmp_path / "run"
     )
     assert said == (
         "sixfold import: the Hugging Face Hub needs huggingface_hub, which is not installed; "
-        "install the extra: pip install 'sixfold[hub]'\n"
+        "install the extra hub: pip install '.[hub]' in the checkout, or the wheel that was "
+        "installed, once more, as 'FILE.whl[hub]'\n"
     )
     assert list(tmp_path.iterdir()) == []
 

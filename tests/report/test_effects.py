@@ -179,7 +179,10 @@ def test_effects_are_over_the_seeds_that_all_cells_have(tmp_path: Path) -> None:
     factorial = factorial_of(folder)
     assert None not in sizes_of(factorial).values()
     assert {each.comparison and each.comparison.seeds for each in factorial.effects["mrr"]} == {1}
-    assert factorial.notes == ("Effects are over the seeds that all their cells have: 0.",)
+    assert factorial.notes == (
+        "Effects are over the seeds that all their cells have: 0; over users alone, as one seed "
+        "says nothing of others.",
+    )
     (folder / "films" / "a" / "0" / "summary.json").unlink()
     assert factorial_of(folder).notes == (
         "Not estimable: every effect, as their cells have no seed in common.",

@@ -46,9 +46,8 @@ def test_every_figure_stands_beside_the_page_in_three_formats(study: Path, capsy
     names = [
         "cosines-better-train", "cosines-next-train", "curve-train-accuracy-next",
         "curve-train-loss-next", "curve-train-lr", "curve-train-val-mrr", "difference", "gap",
-        "metric", "slices-items-in-the-history",
-            "slices-new-items-training-interactions-of-the-item",
-            "slices-training-interactions-of-the-item",
+        "metric", "slices-items-in-the-history", "slices-training-interactions-of-the-item",
+        "slices-whether-the-item-is-new",
     ]  # fmt: skip
     assert [path.name for path in files] == [
         f"{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")

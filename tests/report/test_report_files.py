@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -20,14 +21,17 @@ from research.report.csv_table import frame_of
 from research.report.formatting import (
     difference_of,
     interval_of,
+    interval_of_any,
     legend_of,
     p_of,
     shortened_name,
+    smallest_of,
+    smallest_text,
     verdict_of,
     within_words,
 )
-from research.report.latex import entry_of, escaped, latex_of
-from research.report.schema import Figure
+from research.report.latex import difference_entry, entry_of, escaped, latex_of
+from research.report.schema import Figure, ProtocolTable, Row
 from research.report.terminal import print_report
 from tests.support.command_line import command_error, run_command
 from tests.support.study_folders import begin_run, fail_run, write_run, write_study
@@ -78,6 +82,62 @@ def test_figures_are_written_with_half_of_their_interval() -> None:
     assert interval_of(ESTIMATE) == "0.1101 ±.0123"
     assert difference_of(ABOVE) == "+0.0335 ±.0146"
     assert [p_of(each) for each in (None, 0.0004, 0.0416, 1.0)] == ["", "<0.001", "0.042", "1.000"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "line", "stacked"),
+    [
+        (0.0301, 0.2510, "0.1223 (.0301 to .2510)", "0.1223\n.0301–.2510"),
+        # The longer side is .0111 beside half a width of .0101, then .0112 beside .0100.
+        (0.1112, 0.1314, "0.1223 ±.0101", "0.1223 ±.0101"),
+        (0.1111, 0.1311, "0.1223 (.1111 to .1311)", "0.1223\n.1111–.1311"),
+        # .00038 beside .00031: four decimals do not tell.
+        (0.12206, 0.12268, "0.1223 ±.0003", "0.1223 ±.0003"),
+    ],
+)
+def test_an_uneven_interval_has_its_ends(low: float, high: float, line: str, stacked: str) -> None:
+    uneven = replace(ESTIMATE, mean=0.1223, low=low, high=high)
+    assert interval_of(uneven) == line
+    assert interval_of(uneven, stacked=True) == stacked
+
+
+def test_an_uneven_difference_has_signs_and_one_of_any_size_its_own_decimals() -> None:
+    uneven = replace(ABOVE, low=-0.0014, high=0.1210)
+    assert difference_of(uneven) == "+0.0335 (-.0014 to +.1210)"
+    assert difference_of(uneven, stacked=True) == "+0.0335\n-.0014 to +.1210"
+    large = replace(ESTIMATE, mean=153.21, low=150.0, high=160.0)
+    assert interval_of_any(large) == "153.2 (150.0 to 160.0)"
+    assert interval_of_any(replace(large, high=156.5)) == "153.2 ±3.2"
+
+
+def test_latex_writes_uneven_intervals_as_distances_above_each_other() -> None:
+    uneven = replace(ESTIMATE, mean=0.1223, low=0.0301, high=0.2510)
+    assert entry_of(Figure(uneven, None, None, place=None)) == "0.1223 $^{+.1287}_{-.0922}$"
+    assert difference_entry(replace(ABOVE, low=-0.0014, high=0.1210)) == (
+        "$+0.0335$ $^{+.0875}_{-.0349}$"
+    )
+
+
+def test_a_smallest_difference_beyond_the_metrics_range_is_said_in_words() -> None:
+    beyond = replace(ABOVE, smallest=inf)
+    assert [smallest_text(each) for each in (ABOVE, beyond)] == [".0200", "none"]
+
+    def sentence(*comparisons: Comparison) -> str:
+        rows = tuple(
+            Row(f"cell{place}", (0,), {"mrr": Figure(ESTIMATE, each, each.p, place=None)})
+            for place, each in enumerate(comparisons)
+        )
+        return smallest_of(
+            ProtocolTable("full", "test", {}, 943, rows, has_base=True, slicings=(), notes=()),
+            "mrr",
+        )
+
+    assert sentence(ABOVE) == "Smallest MRR difference found with 80 % power: .0200."
+    assert sentence(ABOVE, beyond) == (
+        "Smallest MRR difference found with 80 % power: .0200; for 1 of 2 cells none, however "
+        "large."
+    )
+    assert sentence(beyond).startswith("No MRR difference, however large, would be found with 80 %")
 
 
 def test_the_words_on_a_margin_claim_no_more_than_was_tested() -> None:
@@ -211,6 +271,10 @@ def test_a_margin_is_tested_for_each_cell_and_said_everywhere(study: Path, capsy
         assert sentence in answer.out
         assert sentence in page
     assert "one-sided tests at 5 %" in answer.out
+    caption = (study / "report.tex").read_text()
+    assert "No worse than next by more than 0.1: better (p $<$0.001)." in caption
+    assert "Equivalent to next within 0.1: same (p 0.0" in caption
+    assert "one-sided tests at 5 \\%, of MRR, corrected like p (TOST)." in caption
     frame = pd.read_csv(study / "report.csv")
     compared = frame[frame["compared"]].set_index("cell")
     assert compared.loc[["better", "same"], "margin"].tolist() == [0.1, 0.1]

@@ -207,19 +207,17 @@ def test_items_are_sliced_by_time_attribute_and_novelty(sliced: Path) -> None:
     assert list(slicings) == [
         "training interactions of the item",
         "items in the history",
-        "new items: training interactions of the item",
+        "whether the item is new",
         "time since the newest event of the history, in quartiles",
         "attribute of the item (an item counts in each that it has)",
     ]
-    new = slicings["new items: training interactions of the item"]
+    new = slicings["whether the item is new"]
     # Counts 0, 0, 3, 4, 50, 1000.
     assert [(each.label, each.questions) for each in new.buckets] == [
-        ("0 (cold)", 2), ("1–4", 2), ("5+", 2),
+        ("never trained on", 2), ("trained on", 4),
     ]  # fmt: skip
-    # Reciprocal ranks 1 and 1/2, 1/4 and 1/6, 1 and 1/2.
-    assert [each.estimates["next"].mean for each in new.buckets] == pytest.approx(
-        [3 / 4, 5 / 24, 3 / 4]
-    )
+    # Reciprocal ranks 1 and 1/2; 1/4, 1/6, 1 and 1/2.
+    assert [each.estimates["next"].mean for each in new.buckets] == pytest.approx([3 / 4, 23 / 48])
     attributes = slicings["attribute of the item (an item counts in each that it has)"]
     assert [(each.label, each.questions) for each in attributes.buckets] == [
         ("brand:�Sonny", 4), ("red", 3),
@@ -275,3 +273,31 @@ def test_slices_are_written_as_csv_and_printed(sliced: Path) -> None:
     assert "films, MRR by attribute of the item (an item counts in each that it has)" in out
     assert "2 items are alone in their slice: not shown" in out
     assert any(line.startswith("red") and "0.7500" in line for line in out.splitlines())
+
+
+def test_a_part_without_lists_says_so_where_the_study_asks_for_them(tmp_path: Path) -> None:
+    folder = write_study(
+        tmp_path / "s", ["next", "better"], seeds=[0], metrics=["mrr", "coverage@10"]
+    )
+    for cell, ranks in {"next": BASE, "better": BETTER}.items():
+        write_run(folder, cell, 0, ranks, validation=ranks)
+    (part,) = report_of(folder, part="validation").corpora
+    assert part.lists == ()
+    assert part.notes[-1] == (
+        "COVERAGE@10: left out, as no run has stored lists of its validation part: a run stores "
+        "those of its test alone. `evaluate RUN --part validation --metrics coverage@10 "
+        "--save-lists` stores those of a run."
+    )
+    (test,) = report_of(folder).corpora
+    assert test.notes[-1].startswith(
+        "COVERAGE@10: left out, as no run has stored lists of its test"
+    )
+
+
+def test_a_validation_report_says_that_the_lists_of_the_test_are_left_out(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", ["next"], seeds=[0], metrics=["mrr"])
+    path = write_run(folder, "next", 0, BASE, validation=BASE)
+    assert report_of(folder, part="validation").corpora[0].notes == ()
+    (path / "ranks" / "lists-test-excluded.npz").touch()
+    (note,) = report_of(folder, part="validation").corpora[0].notes
+    assert note.startswith("Metrics of recommended lists: left out, as no run has stored lists of")

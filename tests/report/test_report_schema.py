@@ -171,7 +171,10 @@ def test_seeds_that_one_side_lacks_are_not_compared_and_that_is_said(
     # A mean over its one seed is no better or worse than means over two.
     assert table.figures("mrr")["half"].place is None
     assert table.notes == (
-        "half is compared on the seeds that both have: 1.",
+        "One seed alone: half. The intervals there are over users alone and say nothing of how "
+        "another seed would come out, unlike those of the other cells.",
+        "half is compared on the seeds that both have: 1; over users alone, as one seed says "
+        "nothing of others.",
         "Not ranked by validation, for want of one or of a seed: half.",
     )
 

@@ -264,7 +264,9 @@ def test_missing_modules_are_named_with_the_extra_that_has_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    with pytest.raises(InputError, match=r"sixfold\[workspaces\]"):
+    with pytest.raises(
+        InputError, match=r"install the extra workspaces: pip install '\.\[workspaces\]'"
+    ):
         specification(report_of())
 
 

@@ -77,8 +77,8 @@ def test_one_factor_at_a_time_gives_the_base_and_a_cell_a_level() -> None:
 def test_the_base_has_the_name_that_it_is_given() -> None:
     for cells in (
         named_cells(BASE, {"deep": {"encoder.layers": 9}}, name="shallow"),
-        one_factor(BASE, {"layers": levels("encoder.layers", (9,))}, name="shallow"),
-        grid(BASE, {"layers": levels("encoder.layers", (9,))}, name="shallow"),
+        one_factor(BASE, {"layers": levels("encoder.layers", (9, 10))}, name="shallow"),
+        grid(BASE, {"layers": levels("encoder.layers", (9, 10))}, name="shallow"),
         leave_one_out(BASE, "pretrain", name="shallow"),
         one_only(BASE, "pretrain", name="shallow"),
     ):

@@ -72,7 +72,7 @@ def test_a_stage_less_does_not_shift_what_another_factor_means() -> None:
     for name in ("stages.1.epochs", "stages.finetune.epochs"):
         cells = grid(BOTH, {
             "pretrain": {"yes": {}, "no": not_pretrained},
-            "epochs": levels(name, (5,)),
+            "epochs": levels(name, (5, 7)),
         })  # fmt: skip
         assert cells["pretrain=no,epochs=5"].stages == (replace(FINETUNE, epochs=5),)
         assert cells["pretrain=yes,epochs=5"].stages == (PRETRAIN, replace(FINETUNE, epochs=5))
@@ -270,3 +270,11 @@ def test_a_study_knows_the_factors_of_its_cells() -> None:
     assert (study.grid.factors, study.grid.levels) == (cells.factors, cells.levels)
     plain = Study(name="s", question="?", cells=dict(cells), base="base")
     assert (plain.grid.factors, plain.grid.levels) == ({}, {})
+
+
+def test_a_factor_of_one_level_is_refused_with_what_to_do() -> None:
+    layers, dropout = levels("encoder.layers", (1, 2)), levels("encoder.dropout", (0.5,))
+    assert refused(BASE, {"layers": layers, "dropout": dropout}) == (
+        "factor dropout has one level, '0.5', and so no effect; give it another level ({} for the "
+        "base as it is), or make this level part of the base"
+    )

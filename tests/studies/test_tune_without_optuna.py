@@ -15,8 +15,9 @@ Capture = pytest.CaptureFixture[str]
 def test_a_tuning_says_what_to_install(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert command_error(capsys, "tune", "experiments.tuned") == (
-        "sixfold tune: tuning needs optuna, which is not installed; install the extra: pip install "
-        "'sixfold[tune]'\n"
+        "sixfold tune: tuning needs optuna, which is not installed; install the extra tune: pip "
+        "install '.[tune]' in the checkout, or the wheel that was installed, once more, as "
+        "'FILE.whl[tune]'\n"
     )
 
 
