@@ -55,6 +55,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
+@pytest.mark.long
 def test_a_run_of_ones_own_classes_starts_from_an_earlier_one_of_them(
     capsys: Capture, shop: Corpus, here: Path
 ) -> None:

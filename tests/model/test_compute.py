@@ -299,6 +299,7 @@ def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> 
     assert graphs_compiled() - before == 2
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("compiler", ["eager"], indirect=True)
 def test_a_process_compiles_more_shapes_than_torch_keeps() -> None:
@@ -311,6 +312,7 @@ def test_a_process_compiles_more_shapes_than_torch_keeps() -> None:
             assert graphs_compiled() - before == 2, width
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("compiler")
 def test_compiled_dropout_is_drawn_again_when_recomputing() -> None:
     model = two_layer_model(NEXT_AND_CLOZE, inner_dropout=0.2)

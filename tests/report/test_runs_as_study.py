@@ -43,6 +43,7 @@ def test_runs_of_one_folder_are_a_study(
     assert not any(field.startswith(("seed", "corpus")) for field in record.changes["transitions"])
 
 
+@pytest.mark.long
 def test_a_study_is_compared_with_another_cell(capsys: Capture, tmp_path: Path) -> None:
     changes = {"a": {}, "b": {"x": [1, 2]}, "c": {"x": [1, 3], "y": [None, 4]}}
     folder = write_study(tmp_path / "s", ["a", "b", "c"], seeds=[0], changes=changes)

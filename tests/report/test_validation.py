@@ -90,6 +90,7 @@ def test_a_report_on_validation_uses_no_test_figure(study: Path) -> None:
     assert set(frame_of(report)["part"]) == {"validation"}
 
 
+@pytest.mark.long
 def test_the_verb_writes_a_validation_report_beside_the_other(study: Path, capsys: Capture) -> None:
     assert run_command(capsys, "report", study).code == 0
     before = (study / "report.html").read_bytes()

@@ -264,6 +264,7 @@ def test_a_run_with_other_stages_is_refused_in_an_extended_folder(
             execute(replace(other, corpus=str(corpus.folder)), tmp_path / "run", options=QUIET)
 
 
+@pytest.mark.long
 def test_what_is_left_of_an_epoch_may_be_asked_for(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus, stage_of(steps=5)), tmp_path / "run", options=QUIET)
     summary = execute(config_of(corpus, stage_of()), tmp_path / "run", options=QUIET)
@@ -272,6 +273,7 @@ def test_what_is_left_of_an_epoch_may_be_asked_for(corpus: Corpus, tmp_path: Pat
     assert_same_weights(tmp_path / "straight", tmp_path / "run")
 
 
+@pytest.mark.long
 def test_a_stage_that_was_taken_over_does_not_go_on(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus), tmp_path / "earlier", options=QUIET)
     other = replace(config_of(corpus), evaluation=EvaluationConfig(metrics=("mrr",)))
@@ -282,6 +284,7 @@ def test_a_stage_that_was_taken_over_does_not_go_on(corpus: Corpus, tmp_path: Pa
         execute(longer, tmp_path / "run", options=QUIET)
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_needs_what_it_started_from(corpus: Corpus, tmp_path: Path) -> None:
     execute(config_of(corpus), tmp_path / "start", options=QUIET)
     short = replace(config_of(corpus, stage_of("next")), start_from=str(tmp_path / "start"))
@@ -296,6 +299,7 @@ def test_a_run_that_goes_on_needs_what_it_started_from(corpus: Corpus, tmp_path:
     assert execute(longer, tmp_path / "run", options=QUIET).carried
 
 
+@pytest.mark.long
 def test_a_folder_that_another_process_finished_meanwhile_is_looked_at_again(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +320,7 @@ def test_a_folder_that_another_process_finished_meanwhile_is_looked_at_again(
     assert summary.best["train"].epochs == 4
 
 
+@pytest.mark.long
 def test_a_crash_before_config_json_is_written_loses_nothing(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +355,7 @@ def test_a_hash_that_leads_out_of_the_folder_moves_nothing(corpus: Corpus, tmp_p
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
+@pytest.mark.long
 def test_of_several_stages_only_the_newest_goes_on(corpus: Corpus, tmp_path: Path) -> None:
     def two(first: int, second: int) -> RunConfig:
         return config_of(corpus, stage_of("first", epochs=first), stage_of("second", epochs=second))
@@ -377,6 +383,7 @@ def test_more_epochs_are_counted_from_where_the_run_ended(corpus: Corpus, tmp_pa
         assert execute(longer, folder.path, options=QUIET).best["train"].epochs == epochs
 
 
+@pytest.mark.long
 def test_more_epochs_of_an_interrupted_extension_are_not_added_again(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +394,7 @@ def test_more_epochs_of_an_interrupted_extension_are_not_added_again(
     assert replace_fields(config, with_more_epochs(config, folder, 3)) == longer
 
 
+@pytest.mark.long
 def test_more_epochs_follow_the_end_by_patience_too(corpus: Corpus, tmp_path: Path) -> None:
     never = ValidationConfig(metric="mrr", patience=1, min_delta=1.0)
     config = config_of(corpus, stage_of(epochs=50, validation=never))
@@ -397,6 +405,7 @@ def test_more_epochs_follow_the_end_by_patience_too(corpus: Corpus, tmp_path: Pa
     assert execute(longer, folder.path, options=QUIET).best["train"].epochs == 3
 
 
+@pytest.mark.long
 def test_more_epochs_that_failed_in_the_last_ranking_are_not_added_again(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,6 +416,7 @@ def test_more_epochs_that_failed_in_the_last_ranking_are_not_added_again(
     assert replace_fields(config, with_more_epochs(config, folder, 3)) == longer
 
 
+@pytest.mark.long
 def test_more_epochs_leave_what_else_is_raised(corpus: Corpus, tmp_path: Path) -> None:
     rule = ValidationConfig(metric="mrr", patience=2)
     config = config_of(corpus, stage_of(steps=4, validation=rule))

@@ -213,6 +213,7 @@ def repeating(folder: Path) -> Corpus:
     return write_to_disk(corpus_of(histories, 10), folder)
 
 
+@pytest.mark.long
 def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_in_the_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +244,7 @@ def test_answers_that_were_all_seen_before_are_told_at_the_first_validation_and_
     assert not any("val/missed_share" in line for line in lines_of(tmp_path / "kept"))
 
 
+@pytest.mark.long
 def test_a_selection_metric_that_never_moved_is_told_in_the_summary(
     corpus: Corpus, tmp_path: Path
 ) -> None:

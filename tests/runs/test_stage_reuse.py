@@ -113,6 +113,7 @@ def test_a_run_without_another_that_fits_trains_for_itself(
     assert second.best["pretrain"].epochs == 2
 
 
+@pytest.mark.long
 def test_a_damaged_stage_is_not_taken(config: RunConfig, tmp_path: Path) -> None:
     alone = replace(QUIET, checkpoints=CheckpointPlan(keep=1))
     execute(config, tmp_path / "first", options=alone)
@@ -153,6 +154,7 @@ def test_a_stage_that_this_run_has_begun_is_not_replaced(config: RunConfig, tmp_
     assert again.shared == {}
 
 
+@pytest.mark.long
 def test_what_was_shared_is_known_after_a_crash(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +175,7 @@ def test_what_was_shared_is_known_after_a_crash(
     assert lines_of(tmp_path / "second", "pretrain") == lines_of(tmp_path / "alone", "pretrain")
 
 
+@pytest.mark.long
 def test_lines_that_a_crash_left_are_not_doubled(config: RunConfig, tmp_path: Path) -> None:
     execute(config, tmp_path / "first", options=QUIET)
     folder = RunFolder(tmp_path / "second")
@@ -183,6 +186,7 @@ def test_lines_that_a_crash_left_are_not_doubled(config: RunConfig, tmp_path: Pa
     assert lines_of(tmp_path / "second", "pretrain") == lines_of(tmp_path / "first", "pretrain")
 
 
+@pytest.mark.long
 def test_a_third_run_names_the_one_that_trained(config: RunConfig, tmp_path: Path) -> None:
     execute(config, tmp_path / "first", options=QUIET)
     execute(other_end(config), tmp_path / "second", options=taking(tmp_path / "first"))

@@ -246,6 +246,7 @@ def test_counting_spends_nothing() -> None:
     assert Budget(of="steps", amount=3).apply_to(popularity()) == popularity()
 
 
+@pytest.mark.long
 def test_runs_under_a_budget_spend_it(
     corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -276,6 +276,7 @@ def test_every_cell_is_given_the_metrics_and_the_full_ranking_of_the_table(
     assert rows["sparse"][2].startswith("+.0000")
 
 
+@pytest.mark.long
 def test_cells_that_are_evaluated_differently_are_not_compared(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:
@@ -290,6 +291,7 @@ def test_cells_that_are_evaluated_differently_are_not_compared(
     assert "kept" in said
 
 
+@pytest.mark.long
 def test_each_corpus_has_a_table(
     capsys: Capture, shop: Corpus, other: Corpus, tmp_path: Path
 ) -> None:
@@ -386,7 +388,14 @@ def here(shop: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "target", ["own_study.study", "own_study:study", "own_study", "own_study:THE_STUDY"]
+    "target",
+    [
+        "own_study",
+        *(
+            pytest.param(target, marks=pytest.mark.long)
+            for target in ("own_study.study", "own_study:study", "own_study:THE_STUDY")
+        ),
+    ],
 )
 def test_a_study_of_ones_own_in_the_current_folder(
     capsys: Capture, here: Path, target: str
@@ -424,6 +433,7 @@ def test_a_study_prints_its_runs_and_one_table_and_repeats_nothing(
     assert snapshot_of(here / "runs" / "own" / "shop") == before
 
 
+@pytest.mark.long
 def test_a_study_ends_with_its_next_commands(
     capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +459,7 @@ def test_a_study_ends_with_its_next_commands(
     assert again.out.splitlines()[-1] == "  python -m research report own"
 
 
+@pytest.mark.long
 def test_a_study_without_next_commands_names_its_report(capsys: Capture, here: Path) -> None:
     text = (here / "own_study.py").read_text().replace(', "small": small()', "")
     (here / "own_counts.py").write_text(text)
@@ -680,6 +691,7 @@ def test_runs_of_a_cell_that_has_changed_since_are_no_longer_of_the_study(
     assert sorted(record["runs"]["shop"]["popularity"]) == ["0", "2"]
 
 
+@pytest.mark.long
 def test_runs_under_another_budget_are_not_compared(
     capsys: Capture, shop: Corpus, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 # What a tuning does
 
 
+@pytest.mark.long
 def test_every_cell_has_as_many_trials_and_only_the_winners_are_tested(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_second_call_repeats_nothing(corpus: Corpus, tmp_path: Path) -> None:
     assert snapshot_of(tmp_path) == before
 
 
+@pytest.mark.long
 def test_a_counting_ranker_can_be_tuned(corpus: Corpus, tmp_path: Path) -> None:
     base = replace(popularity(), corpus=str(corpus.folder))
     cell = TunedCell(
@@ -158,6 +160,7 @@ def test_trials_share_a_pretraining_that_their_values_do_not_change(
         }
 
 
+@pytest.mark.long
 def test_a_pruned_trial_is_shown_as_one(corpus: Corpus, tmp_path: Path, capsys: Capture) -> None:
     # With so high a factor a trial goes on only while it is the best so far.
     cell = TunedCell(
@@ -251,6 +254,7 @@ def test_a_tuning_that_is_interrupted_twice_has_the_trials_of_one_that_is_not(
     assert figures[0] == figures[1]
 
 
+@pytest.mark.long
 def test_a_trial_that_was_running_is_continued_with_its_values(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -269,6 +273,7 @@ def test_a_trial_that_was_running_is_continued_with_its_values(
     assert journal_states(tmp_path) == ["COMPLETE"] * 3
 
 
+@pytest.mark.long
 def test_a_trial_that_ended_unrecorded_is_recorded_and_not_done_again(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +306,7 @@ def test_the_number_of_workers_changes_no_trial(
     assert trials_in(tmp_path / "1") == trials_in(tmp_path / "3")
 
 
+@pytest.mark.long
 def test_a_cut_line_and_a_lock_that_a_kill_left_behind_are_no_obstacle(
     corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -357,6 +363,7 @@ def wild(trial: Trial) -> Changes:
     return {"stages.0.optimizer.lr": 1e30 if high else 0.01}
 
 
+@pytest.mark.long
 def test_a_trial_that_diverges_is_recorded_and_the_rest_goes_on(
     corpus: Corpus, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -377,6 +384,7 @@ def test_a_trial_that_diverges_is_recorded_and_the_rest_goes_on(
     assert journal_states(tmp_path).count("FAIL") == outcome.record.cells[0].count("failed")
 
 
+@pytest.mark.long
 def test_a_cell_without_a_complete_trial_has_no_winner(corpus: Corpus, tmp_path: Path) -> None:
     cell = TunedCell(
         base=config_of(corpus, FINETUNE),
@@ -580,6 +588,7 @@ def mine(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     return "own_rates"
 
 
+@pytest.mark.long
 def test_the_command_does_a_tuning_and_tells_it(mine: str, tmp_path: Path, capsys: Capture) -> None:
     planned = run_command(capsys, "tune", mine, "--plan")
     assert planned.code == 0

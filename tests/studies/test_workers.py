@@ -122,6 +122,7 @@ def raising(corpus: Corpus, error: str) -> RunConfig:
 # Failures
 
 
+@pytest.mark.long
 def test_a_failing_cell_does_not_stop_the_rest(
     corpus: Corpus, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -253,6 +254,7 @@ def pretrained(corpus: Corpus, epochs: int) -> RunConfig:
     return config_of(corpus, PRETRAIN, replace(FINETUNE, epochs=epochs))
 
 
+@pytest.mark.long
 def test_one_pretraining_serves_the_cells_that_have_it_in_common(
     corpus: Corpus, tmp_path: Path
 ) -> None:

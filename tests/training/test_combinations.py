@@ -225,6 +225,7 @@ def test_a_gradient_is_put_in_place_of_the_parameters_own() -> None:
     assert weight.grad.tolist() == [[1.0, 1.0], [0.0, 0.0]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("combination", [PCGrad(), UncertaintyWeights(), OneObjective()])
 def test_one_objective_alone_trains_nearly_as_its_weighted_sum_does(
     combination: CombinationConfig, tmp_path: Path

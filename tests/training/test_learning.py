@@ -84,10 +84,22 @@ def test_popularity_knows_next_to_nothing_here(markov_corpus: Corpus, tmp_path: 
     ("encoder", "objective", "epochs"),
     [
         (TRANSFORMER, NextItemConfig(), 10),
-        (TRANSFORMER, NextItemConfig(loss=BinaryCrossEntropy(number=4)), 20),
-        (TRANSFORMER, NextItemConfig(loss=SampledSoftmax(number=16)), 10),
-        (TRANSFORMER, ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5)), 30),
-        (RECURRENT, NextItemConfig(), 10),
+        pytest.param(
+            TRANSFORMER,
+            NextItemConfig(loss=BinaryCrossEntropy(number=4)),
+            20,
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            TRANSFORMER, NextItemConfig(loss=SampledSoftmax(number=16)), 10, marks=pytest.mark.long
+        ),
+        pytest.param(
+            TRANSFORMER,
+            ClozeConfig(corruption=MaskItems(rate=0.3, mask_last_share=0.5)),
+            30,
+            marks=pytest.mark.long,
+        ),
+        pytest.param(RECURRENT, NextItemConfig(), 10, marks=pytest.mark.long),
     ],
     ids=["next", "next by BCE", "next by sampled softmax", "cloze", "next by GRU4Rec"],
 )
@@ -162,21 +174,25 @@ def test_aap_learns_the_attributes_of_items_in_sight(planted: bool) -> None:
     assert share > 0.95
 
 
+@pytest.mark.long
 def test_map_learns_the_attributes_of_hidden_items_from_their_neighbours() -> None:
     assert accuracy_on_new_users(MAPConfig(corruption=MASKS), planted=True) > 0.95
 
 
+@pytest.mark.long
 def test_map_knows_nothing_where_neighbours_tell_nothing() -> None:
     # Six attributes, all as popular: 1/6, within five standard errors of about 960 hidden items.
     share = accuracy_on_new_users(MAPConfig(corruption=MASKS), planted=False)
     assert share == pytest.approx(1 / 6, abs=0.06)
 
 
+@pytest.mark.long
 def test_mip_learns_which_items_belong_together() -> None:
     # A negative is of the same taste once in six times, and then a coin decides: at most 0.92.
     assert accuracy_on_new_users(MIPConfig(corruption=MASKS), planted=True) > 0.8
 
 
+@pytest.mark.long
 def test_mip_knows_nothing_where_neighbours_tell_nothing() -> None:
     # Five standard errors of about 960 comparisons.
     share = accuracy_on_new_users(MIPConfig(corruption=MASKS), planted=False)
@@ -184,6 +200,7 @@ def test_mip_knows_nothing_where_neighbours_tell_nothing() -> None:
 
 
 # A foreign user has the same taste once in six times, and then a coin decides: at most 0.92.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("config", "least"),
     [
