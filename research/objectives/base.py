@@ -256,6 +256,11 @@ class Objective(nn.Module, ABC):
         """
         return 0
 
+    @property
+    def shared_negatives(self) -> int:
+        """Negatives drawn once for all tokens of a step, for estimates of memory; 0: none are."""
+        return 0
+
     @abstractmethod
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """All integers that the loss of a view needs: a pure function that reads no parameter.
