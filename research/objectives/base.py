@@ -218,6 +218,9 @@ class Corruption(ABC):
     causal: ClassVar[bool] = False
     """Whether the encoder reads its views causally (no token sees a newer one); False:
     bidirectionally."""
+    hides_newest: ClassVar[bool] = False
+    """Whether a bidirectional view reads the older L of L + 1 items, of which the newest is only
+    predicted, as causal views do; False: it reads the newest L."""
     fields: ClassVar[tuple[str, ...]] = ()
     """Names of the fields of `Packed` that it sets. The encoder must read them, as the corruption
     would otherwise be lost."""
