@@ -3,9 +3,9 @@
 A softmax over a sample stands for one over the catalogue once log q(j), the log of the probability
 that a draw is item j, is subtracted from the score s(j) of each candidate. The usual correction
 treats the target + as if it had been drawn too. "Correcting the LogQ Correction" (RecSys 2025,
-arXiv 2507.09331) leaves it out of the sample. With j = 1..n the sampled items other than the target
-(repetitions included), and q'(j) = q(j) / (1 - q(+)) the probability that such a draw is j, the loss
-of a token is
+arXiv 2507.09331) leaves it out of the sample. With j = 1..n the sampled items other than the
+target (repetitions included), and q'(j) = q(j) / (1 - q(+)) the probability that such a draw is j,
+the loss of a token is
 
     (1 - P) ( log sum_j exp(s(j) - log q'(j)) - s(+) ),
     P = exp s(+) / (exp s(+) + 1/n sum_j exp(s(j) - log q'(j)),

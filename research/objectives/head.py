@@ -53,7 +53,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0.0 < self.temperature < float("inf"):
+        if self.temperature <= 0.0:
             raise InputError(f"head.temperature is {self.temperature}; it must be above 0")
         if self.special_classes and self.similarity == "cosine":
             raise InputError(

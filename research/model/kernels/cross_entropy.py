@@ -416,10 +416,11 @@ def softmax_loss(
 ) -> Tensor:
     """Scalar: the sum over P of -log softmax(table h + bias)[target]; 0 if P = 0.
 
-    With a `smoothing` of share e over V items, -log softmax is weighted by 1 - e at the target and
-    by e / V at every item, instead of by 1 at the target (Szegedy et al. 2016, section 7). Products
-    with the table's rows are multiplied by `scale_R`, which gets no gradient, if given. The first `rows` rows of the table compete (None: all), and the rows of `further_ED` [E, D],
-    which are never targets and get no gradient. With `bf16` the factors of fp32 products are
+    The first `rows` rows of the table compete (None: all), and the rows of `further_ED` [E, D],
+    which are never targets and get no gradient. Products with the table's rows are multiplied by
+    `scale_R` [R], which gets no gradient, if given. With a `smoothing` of share e over V items,
+    -log softmax is weighted by 1 - e at the target and by e / V at every item, instead of by 1 at
+    the target (Szegedy et al. 2016, section 7). With `bf16` the factors of fp32 products are
     rounded to bf16, as under bf16 autocast. Differentiable once, with respect to states, table and
     bias.
     """
