@@ -70,7 +70,7 @@ class Work:
             offered = self.objective.offered_items(self.view, batch)
             batch = replace(batch, offered_items=offered)
         targets = self.objective.targets(self.view, batch, self.catalogue)
-        self.objective.loss(targets, self.states_PD, self.items).backward()  # type: ignore[no-untyped-call]
+        self.objective.loss(targets, self.states_PD, self.items).backward()
         self.states_PD.grad = self.items.weight.grad = None
 
     def milliseconds(self) -> float:
@@ -88,7 +88,7 @@ class Work:
         with torch.profiler.profile(profile_memory=True) as profile:
             self.compute()
         held = peak = 0
-        for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+        for event in profile.profiler.kineto_results.events():
             if event.name() == "[memory]":
                 held += event.nbytes()
                 peak = max(peak, held)
