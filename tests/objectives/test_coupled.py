@@ -164,9 +164,9 @@ def test_a_softmax_over_shared_candidates_equals_the_loop(
 
 
 def test_drawn_negatives_are_the_steps_and_change_with_its_rows(catalogue: Catalogue) -> None:
-    objective = build_model(NextItemConfig(loss=MixedSoftmax(number=9)), catalogue).objectives[
-        "only"
-    ]
+    module = build_model(NextItemConfig(loss=MixedSoftmax(number=9)), catalogue)
+    assert (module.shared_negatives, module.max_candidates) == (9, 0)
+    objective = module.objectives["only"]
     drawn = set()
     for seed in range(20):
         batch = batch_of(ROWS, length=LENGTH, states=torch.arange(5) + 100 * seed)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.kernels.column_tiles import ColumnGradients, are_faster, log_denominators
+from research.model.kernels.logit_rows import LogitRows
 from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
 # Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
@@ -36,128 +37,6 @@ class Smoothing:
     """epsilon, in [0, 1): what all items get in equal parts, the target's among them."""
     items: int = 1
     """How many of the first rows that compete are items."""
-
-
-@dataclass(frozen=True, eq=False)
-class _LogitRows:
-    """The rows that states are scored against, in the dtype of the products."""
-
-    rows_CD: Tensor
-    """[C, D]: trained rows, the first columns of the logits."""
-    further_ED: Tensor | None
-    """[E, D]: frozen rows, the last columns of the logits; None: there are none."""
-    bias_C: Tensor | None
-    """[C]: added to the logits of the trained rows; None: nothing."""
-    scale_C: Tensor | None = None
-    """[C]: by it products with the trained rows are multiplied; None: by nothing."""
-
-    @property
-    def columns(self) -> int:
-        """C + E: the number of rows that compete."""
-        return len(self.rows_CD) + (0 if self.further_ED is None else len(self.further_ED))
-
-    def logits(self, states: Tensor, tile: Tensor) -> Tensor:
-        """[P, C + E]: logits of the states of one tile; in fp32 they are written to `tile`."""
-        rows, count = self.rows_CD, len(self.rows_CD)
-        if states.dtype in (torch.bfloat16, torch.float16):
-            assert self.scale_C is None, "rows are scaled before they are rounded"
-            logits = product(states, rows.T)
-            logits = logits if self.bias_C is None else logits.add_(self.bias_C)
-            if self.further_ED is None:
-                return logits
-            return torch.cat([logits, product(states, self.further_ED.T)], dim=1)
-        if self.scale_C is not None:
-            torch.mm(states, rows.T, out=tile[:, :count])
-            tile[:, :count] *= self.scale_C
-            if self.bias_C is not None:
-                tile[:, :count] += self.bias_C
-        elif self.bias_C is None:
-            torch.mm(states, rows.T, out=tile[:, :count])
-        else:
-            torch.addmm(self.bias_C, states, rows.T, out=tile[:, :count])
-        if self.further_ED is not None:
-            torch.mm(states, self.further_ED.T, out=tile[:, count:])
-        return tile
-
-    def loss_by_rows(
-        self,
-        states_PD: Tensor,
-        targets_P: Tensor,
-        grads: _Gradients | None,
-        bounded: bool,
-        weight: float,
-    ) -> Tensor:
-        """float64 scalar: log denominators less `weight` times targets' logits, summed.
-
-        It is computed by tiles of a few states and all columns. The gradient of the log
-        denominators is added to `grads`. `bounded` says that exponentials of logits do not
-        overflow.
-        """
-        total = states_PD.new_zeros((), dtype=torch.float64)
-        height = tile_rows(self.columns, states_PD.device)
-        buffer = aligned_tile(self.rows_CD, min(height, len(states_PD)), self.columns)
-        for first in range(0, len(states_PD), height):
-            part = slice(first, first + height)
-            states, targets = states_PD[part], targets_P[part]
-            tile = buffer[: len(states)]
-            logits = self.logits(states, tile)
-            target_logits = logits.gather(1, targets[:, None])[:, 0] * weight
-            if bounded:
-                sums = logits.exp_().sum(1)
-                total += (sums.log() - target_logits).sum(dtype=torch.float64)
-            else:
-                largest = logits.amax(1)
-                sums = logits.sub_(largest[:, None]).exp_().sum(1)
-                total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
-            if grads is not None:
-                grads.add(part, self, states, logits, sums, tile)
-        return total
-
-    def loss_by_columns(
-        self,
-        states_PD: Tensor,
-        targets_P: Tensor,
-        grads: _Gradients | None,
-        bounded: bool,
-        weight: float,
-    ) -> Tensor:
-        """float64 scalar: as by `loss_by_rows`, by tiles of many states and few columns.
-
-        Only where the products are in the dtype of the gradients.
-        """
-        added = None
-        if grads is not None:
-            trained_CD = grads.table_RD[: len(self.rows_CD)]
-            added = ColumnGradients(grads.states_PD, trained_CD, grads.bias_C)
-        logs_P = log_denominators(
-            states_PD,
-            self.rows_CD,
-            self.bias_C,
-            self.further_ED,
-            added,
-            bounded=bounded,
-            scale_C=self.scale_C,
-        )
-        targets_PD = F.embedding(targets_P, self.rows_CD)
-        target_logits_P = (states_PD * targets_PD).sum(1)
-        if self.scale_C is not None:
-            target_logits_P *= self.scale_C[targets_P]
-        if self.bias_C is not None:
-            target_logits_P += self.bias_C[targets_P]
-        return (logs_P - target_logits_P * weight).sum(dtype=torch.float64)
-
-    def mean_row(self, items: int, dtype: torch.dtype) -> Tensor:
-        """[D]: the mean of the first `items` rows; its product with a state is their mean score."""
-        if self.scale_C is not None:
-            return self.scale_C[:items] @ self.rows_CD[:items] / items
-        return self.rows_CD[:items].mean(0, dtype=dtype)
-
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        """[P, D]: for each state, the sum of all rows times their weights [P, C + E]."""
-        mixture = product(weights[:, : len(self.rows_CD)], self.rows_CD)
-        if self.further_ED is None:
-            return mixture
-        return mixture.add_(product(weights[:, len(self.rows_CD) :], self.further_ED))
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
@@ -185,14 +64,14 @@ class _TiledCrossEntropy(torch.autograd.Function):
                 rows_CD, scale_in_tiles_C = rows_CD * scale_C[:, None], None
             factors, rows_CD = states_PD.to(low_dtype), rows_CD.to(low_dtype)
             further_ED = None if further_ED is None else further_ED.to(low_dtype)
-        competing = _LogitRows(rows_CD, further_ED, bias_C, scale_in_tiles_C)
+        competing = LogitRows(rows_CD, further_ED, bias_C, scale_in_tiles_C)
         grads = _Gradients.zeros(states_PD, table_RD, bias_C, rows) if wants_grad else None
         in_columns = states_PD.device.type == "cpu" and factors.dtype == states_PD.dtype
         weight = 1.0 - smoothing.share
         if in_columns and are_faster(len(states_PD), competing.columns):
-            total = competing.loss_by_columns(states_PD, targets_P, grads, is_bounded, weight)
+            total = _loss_by_columns(competing, states_PD, targets_P, grads, is_bounded, weight)
         else:
-            total = competing.loss_by_rows(factors, targets_P, grads, is_bounded, weight)
+            total = _loss_by_rows(competing, factors, targets_P, grads, is_bounded, weight)
         if grads is not None:
             grads.subtract_targets(competing, factors, targets_P, weight)
         if smoothing.share:
@@ -221,6 +100,74 @@ class _TiledCrossEntropy(torch.autograd.Function):
         )
 
 
+def _loss_by_rows(
+    competing: LogitRows,
+    states_PD: Tensor,
+    targets_P: Tensor,
+    grads: _Gradients | None,
+    bounded: bool,
+    weight: float,
+) -> Tensor:
+    """float64 scalar: log denominators less `weight` times targets' logits, summed.
+
+    It is computed by tiles of a few states and all columns. The gradient of the log denominators is
+    added to `grads`. `bounded` says that exponentials of logits do not overflow.
+    """
+    total = states_PD.new_zeros((), dtype=torch.float64)
+    height = tile_rows(competing.columns, states_PD.device)
+    buffer = aligned_tile(competing.rows_CD, min(height, len(states_PD)), competing.columns)
+    for first in range(0, len(states_PD), height):
+        part = slice(first, first + height)
+        states, targets = states_PD[part], targets_P[part]
+        tile = buffer[: len(states)]
+        logits = competing.logits(states, tile)
+        target_logits = logits.gather(1, targets[:, None])[:, 0] * weight
+        if bounded:
+            sums = logits.exp_().sum(1)
+            total += (sums.log() - target_logits).sum(dtype=torch.float64)
+        else:
+            largest = logits.amax(1)
+            sums = logits.sub_(largest[:, None]).exp_().sum(1)
+            total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
+        if grads is not None:
+            grads.add(part, competing, states, logits, sums, tile)
+    return total
+
+
+def _loss_by_columns(
+    competing: LogitRows,
+    states_PD: Tensor,
+    targets_P: Tensor,
+    grads: _Gradients | None,
+    bounded: bool,
+    weight: float,
+) -> Tensor:
+    """float64 scalar: as by `_loss_by_rows`, by tiles of many states and few columns.
+
+    Only where the products are in the dtype of the gradients.
+    """
+    added = None
+    if grads is not None:
+        trained_CD = grads.table_RD[: len(competing.rows_CD)]
+        added = ColumnGradients(grads.states_PD, trained_CD, grads.bias_C)
+    logs_P = log_denominators(
+        states_PD,
+        competing.rows_CD,
+        competing.bias_C,
+        competing.further_ED,
+        added,
+        bounded=bounded,
+        scale_C=competing.scale_C,
+    )
+    targets_PD = F.embedding(targets_P, competing.rows_CD)
+    target_logits_P = (states_PD * targets_PD).sum(1)
+    if competing.scale_C is not None:
+        target_logits_P *= competing.scale_C[targets_P]
+    if competing.bias_C is not None:
+        target_logits_P += competing.bias_C[targets_P]
+    return (logs_P - target_logits_P * weight).sum(dtype=torch.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class _Gradients:
     """Gradients of the loss with respect to states, table and bias, filled tile by tile."""
@@ -244,7 +191,7 @@ class _Gradients:
     def add(
         self,
         part: slice,
-        competing: _LogitRows,
+        competing: LogitRows,
         states: Tensor,
         exponentials: Tensor,
         sums: Tensor,
@@ -273,7 +220,7 @@ class _Gradients:
             grad_states /= sums[:, None]
 
     def subtract_targets(
-        self, competing: _LogitRows, states_PD: Tensor, targets_P: Tensor, weight: float
+        self, competing: LogitRows, states_PD: Tensor, targets_P: Tensor, weight: float
     ) -> None:
         """Subtract `weight` times the gradient of the targets' logits, for all states."""
         dtype = self.states_PD.dtype
@@ -301,7 +248,7 @@ class _Gradients:
 
 
 def _sum_of_mean_scores(
-    competing: _LogitRows, states_PD: Tensor, smoothing: Smoothing, grads: _Gradients | None
+    competing: LogitRows, states_PD: Tensor, smoothing: Smoothing, grads: _Gradients | None
 ) -> Tensor:
     """float64 scalar: the mean score of all items, summed over states; its part of `grads`.
 
@@ -371,7 +318,7 @@ def top_one(
     """
     correct = targets_P.new_zeros(())
     scale_C = None if scale_R is None else scale_R[:rows]
-    competing = _LogitRows(table_RD[:rows], further_ED, bias_C, scale_C)
+    competing = LogitRows(table_RD[:rows], further_ED, bias_C, scale_C)
     height = tile_rows(competing.columns, states_PD.device)
     buffer = aligned_tile(table_RD, min(height, len(states_PD)), competing.columns)
     with torch.no_grad(), without_autocast(states_PD):
