@@ -35,7 +35,13 @@ _ALLOWED: dict[str, object] = {
     "positions": LearnedPositions(count_from="newest"),
     "segments": 0,
 }
-_HEAD: dict[str, object] = {"table": "tied", "bias": False, "transform": "none"}
+_HEAD: dict[str, object] = {
+    "table": "tied",
+    "bias": False,
+    "transform": "none",
+    "similarity": "dot",
+    "temperature": 1.0,
+}
 
 
 def read_sizes(state: Mapping[str, Tensor], path: Path) -> Sizes:
@@ -98,7 +104,7 @@ def expressible_encoder(
 ) -> TransformerConfig:
     """The encoder as a transformer's config, if the format can express the run.
 
-    `InputError` when the encoder, the item table or the head of a next-item objective has a field
+    `InputError` when the encoder, the item table, or a next-item objective or its head has a field
     with a value other than the one that the format implies. `source` names the run in the message.
     """
     transformer = as_transformer(encoder, f"{source}, for the s3rec format")
@@ -111,6 +117,7 @@ def expressible_encoder(
                 (f"objectives.{key}.head.{name}", getattr(head, name), _HEAD[name])
                 for name in _HEAD
             ]
+            fields.append((f"objectives.{key}.direction", objective.direction, "causal"))
     for field, value, allowed in fields:
         if value != allowed:
             raise InputError(

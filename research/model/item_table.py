@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from research.model.attribute_embedding import AttributeTable
 from research.model.initialization import initialize
 from research.model.kernels.candidate_scores import candidate_scores
-from research.model.kernels.cross_entropy import all_scores, softmax_loss, top_one
+from research.model.kernels.cosine import inverse_norms, tangent
+from research.model.kernels.cross_entropy import Smoothing, all_scores, softmax_loss, top_one
 from research.model.kernels.precision import row_products
 from research.model.kernels.scored_rows import ScoredRows
 
@@ -37,7 +38,8 @@ class ItemTable(nn.Module):
     Arguments that methods share: `rows` is how many of the table's first rows are scored (None: the
     V items; V + 1: the mask too); `bias_V` [rows] is added to their scores; `further_ED` [E, D] are
     rows of no table that are scored too, in the last E columns. They are never targets, and
-    `softmax_loss` gives them no gradient.
+    `softmax_loss` gives them no gradient. With `cosine` each row of the table is taken as the unit
+    vector in its direction, so that the score of a unit state, less the bias, is their cosine.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class ItemTable(nn.Module):
         rows: int | None = None,
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
+        cosine: bool = False,
     ) -> Tensor:
         """Inner products of states with rows, plus biases.
 
@@ -97,15 +100,28 @@ class ItemTable(nn.Module):
         """
         if ids is not None:
             assert (rows, further_ED) == (None, None), "ids say themselves what is scored"
+            table_RD = tangent(self.weight) if cosine else self.weight
             if ids.dim() == 1:
-                scores_PN = row_products(states_PD, self._rows(ids))
+                rows_ND = F.embedding(ids, table_RD, sparse=self.touched_rows)
+                scores_PN = row_products(states_PD, rows_ND)
+                scale = inverse_norms(rows_ND) if cosine else None
             else:
                 scores_PN = candidate_scores(
-                    states_PD, self.weight, ids, touched_rows=self.touched_rows
+                    states_PD, table_RD, ids, touched_rows=self.touched_rows
                 )
+                scale = inverse_norms(self.weight)[ids] if cosine else None
+            if scale is not None:
+                scores_PN *= scale
             return scores_PN if bias_V is None else scores_PN + bias_V[ids]
-        rows = self._competing(rows)
-        return all_scores(states_PD, self.weight, bias_V, rows=rows, further_ED=further_ED)
+        table_RD, scale_R = self._scored(cosine)
+        return all_scores(
+            states_PD,
+            table_RD,
+            bias_V,
+            rows=self._competing(rows),
+            further_ED=further_ED,
+            scale_R=scale_R,
+        )
 
     def softmax_loss(
         self,
@@ -116,19 +132,25 @@ class ItemTable(nn.Module):
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
         bf16: bool = False,
+        label_smoothing: float = 0.0,
+        cosine: bool = False,
     ) -> Tensor:
         """Scalar: the sum over P of -log softmax(scores)[target]; 0 if P = 0.
 
-        With `bf16` the factors of the products are rounded to bf16.
+        With `bf16` the factors of the products are rounded to bf16. `label_smoothing` is the share
+        of a target's probability that is spread over the V items alike.
         """
+        table_RD, scale_R = self._scored(cosine)
         return softmax_loss(
             states_PD,
-            self.weight,
+            table_RD,
             bias_V,
             targets_P,
             rows=self._competing(rows),
             further_ED=further_ED,
             bf16=bf16,
+            scale_R=scale_R,
+            smoothing=Smoothing(label_smoothing, self.num_items),
         )
 
     def top_one(
@@ -139,6 +161,7 @@ class ItemTable(nn.Module):
         rows: int | None = None,
         bias_V: Tensor | None = None,
         further_ED: Tensor | None = None,
+        cosine: bool = False,
     ) -> Tensor:
         """int64 scalar: how many targets score above every other row; a tie does not count."""
         return top_one(
@@ -148,17 +171,34 @@ class ItemTable(nn.Module):
             targets_P,
             rows=self._competing(rows),
             further_ED=further_ED,
+            scale_R=inverse_norms(self.weight) if cosine else None,
         )
 
     def scored_rows(
-        self, rows: int, bias_V: Tensor | None = None, further_ED: Tensor | None = None
+        self,
+        rows: int,
+        bias_V: Tensor | None = None,
+        further_ED: Tensor | None = None,
+        *,
+        cosine: bool = False,
     ) -> ScoredRows:
-        """The first `rows` rows and the further ones, for ranking; without a graph."""
+        """The first `rows` rows and the further ones, for ranking; without a graph.
+
+        With `cosine` they are a copy, of unit vectors.
+        """
         table_RD = self.weight.detach()[: self._competing(rows)]
+        if cosine:
+            table_RD = table_RD * inverse_norms(table_RD)[:, None]
         return ScoredRows(table_RD, bias_V, further_ED)
 
     def _rows(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self.weight, sparse=self.touched_rows)
+
+    def _scored(self, cosine: bool) -> tuple[Tensor, Tensor | None]:
+        """The whole table, and [R] what products with its rows are multiplied by, if anything."""
+        if not cosine:
+            return self.weight, None
+        return tangent(self.weight), inverse_norms(self.weight)
 
     def _competing(self, rows: int | None) -> int:
         """The number of the table's rows that compete: `rows`, or V for None."""

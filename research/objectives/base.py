@@ -218,6 +218,9 @@ class Corruption(ABC):
     causal: ClassVar[bool] = False
     """Whether the encoder reads its views causally (no token sees a newer one); False:
     bidirectionally."""
+    hides_newest: ClassVar[bool] = False
+    """Whether a bidirectional view reads the older L of L + 1 items, of which the newest is only
+    predicted, as causal views do; False: it reads the newest L."""
     fields: ClassVar[tuple[str, ...]] = ()
     """Names of the fields of `Packed` that it sets. The encoder must read them, as the corruption
     would otherwise be lost."""
@@ -254,6 +257,11 @@ class Objective(nn.Module, ABC):
 
         0: there are none; the whole catalogue, or the step's items, compete instead.
         """
+        return 0
+
+    @property
+    def shared_negatives(self) -> int:
+        """Negatives drawn once for all tokens of a step, for estimates of memory; 0: none are."""
         return 0
 
     @abstractmethod

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from research.config import check_types
@@ -17,6 +18,7 @@ from research.errors import InputError
 from research.model.backbone import BackboneConfig
 from research.model.initialization import initialize
 from research.model.item_table import ItemTable
+from research.model.kernels.cosine import EPS
 from research.model.kernels.scored_rows import ScoredRows
 from research.model.transformer_block import Activation, activate
 
@@ -42,9 +44,22 @@ class HeadConfig:
     softmax (the rows of PAD and MASK, in S3-Rec as published, under BCE): the mask, and a padding
     row that is not trained. That row keeps its random initial weights, or those of an imported
     file."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """How a transformed state is compared with an item embedding: by their inner product, or by
+    its cosine (both as unit vectors; generative-recommenders, Zhai et al. 2024)."""
+    temperature: float = 1.0
+    """The number that similarities are divided by to become scores, before the bias is added; a
+    cosine needs a small one, such as 0.05 (Zhai et al. 2024), for a softmax to tell items apart."""
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.temperature <= 0.0:
+            raise InputError(f"head.temperature is {self.temperature}; it must be above 0")
+        if self.special_classes and self.similarity == "cosine":
+            raise InputError(
+                "head.special_classes needs similarity 'dot': the published models that score the "
+                "mask and a padding row compare by inner products"
+            )
         if self.special_classes and (self.table == "own" or self.bias):
             raise InputError(
                 "head.special_classes needs table 'tied' and no bias: only the encoder's table has "
@@ -91,22 +106,30 @@ class Head(nn.Module):
             )
 
     def transform(self, states_PD: Tensor) -> Tensor:
-        """[P, D] -> [P, D]: the states after the transform, to be multiplied with the table."""
-        if self.config.transform == "none":
-            return states_PD
-        dense_PD: Tensor = self.dense(states_PD)
-        if self.config.transform == "linear":
-            return dense_PD
-        normed_PD: Tensor = self.norm(activate(dense_PD, self.config.activation))
-        return normed_PD
+        """[P, D] -> [P, D]: the states after the transform, to be multiplied with the scored rows.
+
+        Under similarity "cosine" they are unit vectors, and always divided by the temperature.
+        """
+        if self.config.transform != "none":
+            states_PD = self.dense(states_PD)
+        if self.config.transform == "nonlinear":
+            states_PD = self.norm(activate(states_PD, self.config.activation))
+        if self._cosine:
+            # Under autocast states may be in low precision, which is too coarse for norms.
+            states_PD = states_PD.to(torch.promote_types(states_PD.dtype, torch.float32))
+            states_PD = F.normalize(states_PD, dim=1, eps=EPS)
+        return states_PD if self.config.temperature == 1.0 else states_PD / self.config.temperature
 
     def scored_rows(self, items: ItemTable) -> ScoredRows:
         """The rows that ranking scores transformed states against, with biases; without a graph.
 
-        The V items come first, then the two special classes if they are on.
+        The V items come first, then the two special classes if they are on. Under similarity
+        "cosine" they are unit vectors.
         """
         bias_V = None if self.item_bias is None else self.item_bias.detach()
-        return self._table(items).scored_rows(self._rows, bias_V, self.padding_row)
+        return self._table(items).scored_rows(
+            self._rows, bias_V, self.padding_row, cosine=self._cosine
+        )
 
     def candidate_scores(self, states_PD: Tensor, ids: Tensor, items: ItemTable) -> Tensor:
         """[P, N]: scores of the items `ids`, int64 [P, N] for each state or [N] for all states.
@@ -114,14 +137,23 @@ class Head(nn.Module):
         With a tied table, V (the mask) is a valid id too.
         """
         transformed_PD = self.transform(states_PD)
-        return self._table(items).scores(transformed_PD, ids, bias_V=self.item_bias)
+        return self._table(items).scores(
+            transformed_PD, ids, bias_V=self.item_bias, cosine=self._cosine
+        )
 
     def softmax_loss(
-        self, states_PD: Tensor, targets_P: Tensor, items: ItemTable, *, bf16: bool = False
+        self,
+        states_PD: Tensor,
+        targets_P: Tensor,
+        items: ItemTable,
+        *,
+        bf16: bool = False,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """Scalar: the sum over P of the cross-entropy over all classes that compete.
 
         With `bf16` the factors of the products with the table are rounded to bf16.
+        `label_smoothing` is the share of a target's probability that is spread over all items.
         """
         return self._table(items).softmax_loss(
             self.transform(states_PD),
@@ -130,6 +162,8 @@ class Head(nn.Module):
             bias_V=self.item_bias,
             further_ED=self.padding_row,
             bf16=bf16,
+            label_smoothing=label_smoothing,
+            cosine=self._cosine,
         )
 
     def top_one(self, states_PD: Tensor, targets_P: Tensor, items: ItemTable) -> Tensor:
@@ -140,7 +174,12 @@ class Head(nn.Module):
             rows=self._rows,
             bias_V=self.item_bias,
             further_ED=self.padding_row,
+            cosine=self._cosine,
         )
+
+    @property
+    def _cosine(self) -> bool:
+        return self.config.similarity == "cosine"
 
     @property
     def _rows(self) -> int:

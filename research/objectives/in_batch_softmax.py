@@ -4,9 +4,10 @@
 
 B is the set of all target items of the step, over all processes and micro-batches, n_j is how many
 tokens have target j, and n is the number of all tokens with a target (Hidasi et al. 2016, section
-3.1.1, there under other losses; the usual loss of two-tower models). With `log_q`, log(n_j / n) is
-subtracted from every score s(j), the log of the probability that a target of the step is j; this
-makes the sampled softmax unbiased (Yi et al. 2019, eq. 3).
+3.1.1, there under other losses; the usual loss of two-tower models). With `log_q`, log q(j) is
+subtracted from every score s(j), q(j) being the probability that a target of the step is j (Yi et
+al. 2019, eq. 3). It is taken for the share n_j / n of the step's own targets, or for j's share of
+all training interactions, as `q_from` says.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from research.config import check_types
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
+from research.errors import InputError
 from research.model.item_table import ItemTable
 from research.objectives.base import WHOLE, Targets, View
+from research.objectives.corrected_log_q import check_corrected, corrected_loss, log_sum_of_others
 from research.objectives.head import Head
 from research.objectives.losses import ItemLoss, ItemLossConfig, ItemTargets
 
@@ -30,11 +34,26 @@ class InBatchSoftmax(ItemLossConfig):
     """-log softmax over the target and the targets of the step's other tokens."""
 
     log_q: bool = False
-    """Whether the log of an item's share of the step's targets is subtracted from its score."""
+    """Whether log q(j), the log of the probability that a target of the step is j, is subtracted
+    from the score of j."""
+    q_from: Literal["step", "training"] = "step"
+    """What q(j) is: j's share of the step's targets, or of all training interactions. With "step"
+    every item that is in the step weighs the same, however rare it is, so popular items, which are
+    in more steps, are still over-weighted; "training" is the correction of Yi et al."""
+    corrected: bool = False
+    """Whether log q is subtracted from the other targets alone, and the loss is weighted by
+    1 - P(target) (Khrylchenko et al. 2025; `research/objectives/corrected_log_q.py`); needs
+    `log_q`."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_corrected(self.corrected, self.log_q)
+        if self.q_from == "training" and not self.log_q:
+            raise InputError("loss.q_from is 'training' and loss.log_q is False; set both")
 
     def build(self, catalogue: Catalogue, purpose: str) -> InBatchSoftmaxLoss:
-        """The loss's module; it has nothing to draw or to count."""
-        return InBatchSoftmaxLoss(self)
+        """The loss's module; it has nothing to draw."""
+        return InBatchSoftmaxLoss(self, catalogue)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,16 +69,21 @@ class InBatchTargets(ItemTargets):
 class InBatchSoftmaxLoss(ItemLoss):
     """The in-batch softmax: it draws nothing, as the step's targets are the sample."""
 
-    def __init__(self, config: InBatchSoftmax) -> None:
+    training_share_V: Tensor
+    """float32 [V]: each item's share of the training interactions."""
+
+    def __init__(self, config: InBatchSoftmax, catalogue: Catalogue) -> None:
         super().__init__()
-        self.log_q = config.log_q
+        self.config = config
+        if config.q_from == "training":
+            self.register_buffer("training_share_V", training_shares(catalogue), persistent=False)
 
     @property
     def couples_rows(self) -> Literal["items", "states"] | None:
         """By items: each row's targets are candidates of all rows."""
         return "items"
 
-    def offered_items(self, view: View) -> Tensor:
+    def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [P]: the target items of this process, with repetitions."""
         return view.items_P
 
@@ -75,15 +99,57 @@ class InBatchSoftmaxLoss(ItemLoss):
         """Scalar: the sum over read tokens of the formula above."""
         assert isinstance(targets, InBatchTargets)
         scores_PQ = head.candidate_scores(states_PD, targets.candidates_Q, items)
-        target_columns_P1 = torch.searchsorted(targets.candidates_Q, targets.items_P)[:, None]
-        positive_P1 = scores_PQ.gather(1, target_columns_P1)
-        numbers_Q = targets.numbers_Q.to(scores_PQ.dtype)
-        if self.log_q:
+        numbers_Q, q_Q = targets.numbers_Q.to(scores_PQ.dtype), None
+        weights_Q = numbers_Q
+        if self.config.log_q and self.config.q_from == "step":
             # n_j equal candidates, log(n_j / n) subtracted from each, weigh n exp s(j) together.
-            total = numbers_Q.sum()
-            positive_P1 = positive_P1 - (numbers_Q / total).log()[target_columns_P1]
-            adjusted_PQ = scores_PQ + total.log()
-        else:
-            adjusted_PQ = scores_PQ + numbers_Q.log()
-        all_PQ = adjusted_PQ.scatter(1, target_columns_P1, positive_P1)
+            weights_Q = numbers_Q.sum()
+            q_Q = numbers_Q / weights_Q
+        elif self.config.log_q:
+            q_Q = self.training_share_V[targets.candidates_Q].to(scores_PQ.dtype)
+            weights_Q = numbers_Q / q_Q
+        candidates = SharedCandidates(targets.candidates_Q, numbers_Q, weights_Q, q_Q)
+        return candidates.loss(scores_PQ, targets.items_P, corrected=self.config.corrected)
+
+
+def training_shares(catalogue: Catalogue) -> Tensor:
+    """float32 [V]: each item's share of the training interactions, at least that of half a one.
+
+    An item may be a target without being counted, where a window holds more than training items.
+    """
+    counts_V = catalogue.training.counts_V.double().clamp(min=0.5)
+    return (counts_V / counts_V.sum()).float()
+
+
+@dataclass(frozen=True, eq=False)
+class SharedCandidates:
+    """A sample of items that all targets compete with; each target is one of them."""
+
+    items_Q: Tensor
+    """int64 [Q], ascending: the distinct items."""
+    numbers_Q: Tensor
+    """[Q]: how often each is in the sample, in the dtype of scores."""
+    weights_Q: Tensor
+    """[Q] or scalar: what exp(score) of an item counts for: `numbers_Q`, or that over `q_Q`."""
+    q_Q: Tensor | None
+    """[Q]: the probability that a draw is each item; None: scores are not corrected for it."""
+
+    def loss(self, scores_PQ: Tensor, targets_P: Tensor, *, corrected: bool) -> Tensor:
+        """Scalar: the sum over P of -log softmax, of the target against all other candidates.
+
+        `scores_PQ` are of the distinct items. `corrected`: the target is not corrected for q.
+        """
+        columns_P1 = torch.searchsorted(self.items_Q, targets_P)[:, None]
+        positive_P1 = scores_PQ.gather(1, columns_P1)
+        adjusted_PQ = scores_PQ + self.weights_Q.log()
+        if corrected:
+            assert self.q_Q is not None, "the config has been checked"
+            is_other_PQ = torch.ones_like(adjusted_PQ, dtype=torch.bool)
+            is_other_PQ.scatter_(1, columns_P1, False)
+            others_P, numbers_P = log_sum_of_others(adjusted_PQ, is_other_PQ, self.numbers_Q)
+            target_q_P = self.q_Q[columns_P1[:, 0]]
+            return corrected_loss(positive_P1[:, 0], others_P, numbers_P, target_q_P)
+        if self.q_Q is not None:
+            positive_P1 = positive_P1 - self.q_Q.log()[columns_P1]
+        all_PQ = adjusted_PQ.scatter(1, columns_P1, positive_P1)
         return (all_PQ.logsumexp(1) - positive_P1[:, 0]).sum()

@@ -23,6 +23,7 @@ from research.data.negatives import Negatives, NegativesConfig
 from research.errors import InputError
 from research.model.item_table import ItemTable
 from research.objectives.base import PER_READ, PER_ROW, Accuracy, Objective, Targets, View
+from research.objectives.corrected_log_q import check_corrected, corrected_loss, log_sum_of_others
 from research.objectives.head import Head
 from research.randomness import fold, seed_of
 
@@ -43,7 +44,8 @@ class ItemTargets(Targets):
 class ItemLoss(nn.Module, ABC):
     """Abstract: the summed loss of each read token's target item against other items.
 
-    `couples_rows`, `max_candidates` and `offered_items` mean what they mean for an `Objective`.
+    `couples_rows`, `max_candidates`, `shared_negatives` and `offered_items` mean what they mean for
+    an `Objective`.
     """
 
     @property
@@ -59,7 +61,12 @@ class ItemLoss(nn.Module, ABC):
         """Most negatives that are scored one by one for a token; 0: there are none."""
         return 0
 
-    def offered_items(self, view: View) -> Tensor:
+    @property
+    def shared_negatives(self) -> int:
+        """Negatives that are drawn once for all tokens of a step; 0: none are."""
+        return 0
+
+    def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [N]: see `Objective.offered_items`."""
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
 
@@ -113,13 +120,18 @@ class ItemObjective(Objective):
         """What its loss over items says."""
         return self.item_loss.max_candidates
 
+    @property
+    def shared_negatives(self) -> int:
+        """What its loss over items says."""
+        return self.item_loss.shared_negatives
+
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """The picked tokens with their items, and the negatives or candidates of the loss."""
         return self.item_loss.targets(view, batch)
 
     def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [N]: what its loss over items offers."""
-        return self.item_loss.offered_items(view)
+        return self.item_loss.offered_items(view, batch)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum of the loss over picked items."""
@@ -134,6 +146,18 @@ class FullSoftmax(ItemLossConfig):
     """Whether states and item embeddings are rounded to bf16 for the products between them, though
     training is in fp32. It pays where a CPU has units for bf16 products (AMX); without them it is
     slower than fp32 (`experiments/LOG.md`, 2026-11-29)."""
+    label_smoothing: float = 0.0
+    """epsilon in [0, 1): the share of the target's probability that is spread over all V items
+    alike, the target among them: the loss is then (1 - epsilon) times -log softmax at the target
+    plus epsilon times its mean over the items (Szegedy et al. 2016, section 7). The two special
+    classes of a head get no part of it."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise InputError(
+                f"loss.label_smoothing is {self.label_smoothing}; it must be in [0, 1)"
+            )
 
     def build(self, catalogue: Catalogue, purpose: str) -> FullSoftmaxLoss:
         """The loss's module; it has nothing to draw or to count."""
@@ -154,7 +178,13 @@ class FullSoftmaxLoss(ItemLoss):
     def loss(self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable) -> Tensor:
         """Scalar: the sum over read tokens of the cross-entropy."""
         assert isinstance(targets, ItemTargets)
-        return head.softmax_loss(states_PD, targets.items_P, items, bf16=self.config.bf16_logits)
+        return head.softmax_loss(
+            states_PD,
+            targets.items_P,
+            items,
+            bf16=self.config.bf16_logits,
+            label_smoothing=self.config.label_smoothing,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -190,6 +220,17 @@ class SampledLossConfig(ItemLossConfig):
     def subtracts_log_q(self) -> bool:
         """Whether log q, q being an item's draw probability, is subtracted from its score."""
         return False
+
+    def of_candidates(
+        self, scores_PN1: Tensor, items_PN1: Tensor, log_q_V: Tensor, num_items: int
+    ) -> Tensor:
+        """Scalar: the sum over P of the loss, from the scores of each target and its negatives.
+
+        `items_PN1` are their ids, and `log_q_V` has the log of each item's draw probability.
+        """
+        if self.subtracts_log_q:
+            scores_PN1 = scores_PN1 - log_q_V[items_PN1]
+        return self.of_scores(scores_PN1[:, 0], scores_PN1[:, 1:], num_items)
 
     @abstractmethod
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
@@ -249,9 +290,9 @@ class SampledLoss(ItemLoss):
         assert isinstance(targets, SampledTargets)
         items_PN1 = targets.candidates()
         scores_PN1 = head.candidate_scores(states_PD, items_PN1, items)
-        if self.config.subtracts_log_q:
-            scores_PN1 = scores_PN1 - self.log_probability_V[items_PN1]
-        return self.config.of_scores(scores_PN1[:, 0], scores_PN1[:, 1:], self.num_items)
+        return self.config.of_candidates(
+            scores_PN1, items_PN1, self.log_probability_V, self.num_items
+        )
 
     def accuracy(
         self, targets: Targets, states_PD: Tensor, head: Head, items: ItemTable
@@ -276,11 +317,34 @@ class SampledSoftmax(SampledLossConfig):
     log_q: bool = False
     """Whether log q, q being an item's draw probability, is subtracted from its score (Bengio and
     Senecal 2008)."""
+    corrected: bool = False
+    """Whether log q is subtracted from negatives alone, as the target is not sampled, and the loss
+    is weighted by 1 - P(target) (Khrylchenko et al. 2025;
+    `research/objectives/corrected_log_q.py`); needs `log_q`. Negatives equal to the target are left
+    out. q does not know what `negatives.exclude` leaves out."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_corrected(self.corrected, self.log_q)
 
     @property
     def subtracts_log_q(self) -> bool:
         """Whether log q is subtracted: `log_q`."""
         return self.log_q
+
+    def of_candidates(
+        self, scores_PN1: Tensor, items_PN1: Tensor, log_q_V: Tensor, num_items: int
+    ) -> Tensor:
+        """Scalar: the sum over P of the loss; with `corrected` the target is not corrected."""
+        if not self.corrected:
+            return super().of_candidates(scores_PN1, items_PN1, log_q_V, num_items)
+        targets_P1, negatives_PN = items_PN1[:, :1], items_PN1[:, 1:]
+        others_P, numbers_P = log_sum_of_others(
+            scores_PN1[:, 1:] - log_q_V[negatives_PN], negatives_PN != targets_P1
+        )
+        return corrected_loss(
+            scores_PN1[:, 0], others_P, numbers_P, log_q_V[targets_P1[:, 0]].exp()
+        )
 
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
         """Scalar: the sum over P of the loss."""

@@ -1,18 +1,22 @@
-"""Next item (SASRec, Kang and McAuley 2018, eq. 4-6): each state predicts the item that follows.
+"""Next item (SASRec, Kang and McAuley 2018, eq. 4-6): states predict the items that follow them.
 
-Attention is causal. Every item of a window but the newest is an input, every one but the oldest is
-a target.
+Every item of a window but the newest is an input. Either every state predicts the item after it, so
+that every item but the oldest is a target and attention is causal; or the newest state alone
+predicts the newest item (FMLP-Rec, DuoRec, BSARec, on every prefix of a history: `windows` is
+`EveryPrefix`). Then the target is not in the input, and the encoder may read both ways.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from research.data.batch import Batch
 from research.data.catalogue import Catalogue
+from research.errors import InputError
+from research.model.backbone import Direction
 from research.model.item_table import ItemTable
 from research.objectives.base import (
     Accuracy,
@@ -43,16 +47,60 @@ class NextItemShift(Corruption):
 
         Every token is picked. A row with one item or none becomes an empty sequence.
         """
-        packed = batch.packed.newest(batch.length + 1)
-        lengths_S = (packed.lengths_S - 1).clamp(min=0)
-        inputs = packed.keep(packed.ages_T > 0, lengths_S, max(packed.longest - 1, 0))
+        packed, inputs = inputs_of(batch)
         every_T = inputs.positions_T.new_ones(inputs.num_tokens).cumsum(0) - 1
         return View.of_rows(inputs, every_T, packed.items_T[packed.positions_T > 0])
 
 
 @dataclass(frozen=True, kw_only=True)
+class LastItem(Corruption):
+    """Inputs are all items but the newest, which is the only target; at most L inputs, causally."""
+
+    causal: ClassVar[bool] = True
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        """The newest L + 1 items of each row without the last, which the newest token predicts."""
+        return last_item_view(batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastItemBothWays(Corruption):
+    """As `LastItem`, but read bidirectionally, as the target is not among the inputs.
+
+    By it an encoder that mixes along the row in both directions, and has no causal form (a filter
+    over the whole row), is trained, and ranks, on next items: its `directions` need "bidirectional"
+    alone.
+    """
+
+    causal: ClassVar[bool] = False
+    hides_newest: ClassVar[bool] = True
+
+    def view(self, batch: Batch, catalogue: Catalogue) -> View:
+        """The newest L + 1 items of each row without the last, which the newest token predicts."""
+        return last_item_view(batch)
+
+
+def inputs_of(batch: Batch) -> tuple[Packed, Packed]:
+    """(windows, inputs): the newest L + 1 items of each row, and the same without the last one."""
+    packed = batch.packed.newest(batch.length + 1)
+    lengths_S = (packed.lengths_S - 1).clamp(min=0)
+    return packed, packed.keep(packed.ages_T > 0, lengths_S, max(packed.longest - 1, 0))
+
+
+def last_item_view(batch: Batch) -> View:
+    """The inputs of each row, whose newest token is picked; its item is the one that follows it.
+
+    A row with one item or none becomes an empty sequence without a picked token.
+    """
+    packed, inputs = inputs_of(batch)
+    is_target_T = (packed.ages_T == 0) & (packed.positions_T > 0)
+    picked_P = inputs.last_S[inputs.lengths_S > 0]
+    return View.of_rows(inputs, picked_P, packed.items_T[is_target_T])
+
+
+@dataclass(frozen=True, kw_only=True)
 class NextItemConfig(ObjectiveConfig):
-    """The causal next-item objective."""
+    """The next-item objective."""
 
     weight: float = 1.0
     """Weight among the stage's objectives."""
@@ -60,6 +108,28 @@ class NextItemConfig(ObjectiveConfig):
     """The loss of a target item against other items."""
     head: HeadConfig = HeadConfig()
     """The output head."""
+    predict: Literal["all", "last"] = "all"
+    """Which items of a window are targets: each but the oldest, or the newest alone. With "last",
+    windows of all prefixes (`EveryPrefix`) make each item a target once."""
+    direction: Direction = "causal"
+    """How the encoder reads a row, in training and in ranking. "bidirectional" needs predict
+    "last": with "all", a state would see the item that it has to predict."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.predict == "all" and self.direction == "bidirectional":
+            raise InputError(
+                "predict is 'all' and direction is 'bidirectional': each state would see the item "
+                "that it has to predict, as that is the next input; set predict to 'last', or "
+                "direction to 'causal'"
+            )
+
+    @property
+    def corruption(self) -> Corruption:
+        """What the encoder sees, and how it reads that."""
+        if self.predict == "all":
+            return NextItemShift()
+        return LastItem() if self.direction == "causal" else LastItemBothWays()
 
     def build(self, components: ModelComponents, seed: int) -> NextItem:
         """The next-item objective's module, with its head's initial weights drawn by `seed`."""
@@ -71,7 +141,7 @@ class NextItem(ItemObjective, RankingObjective):
 
     def __init__(self, config: NextItemConfig, components: ModelComponents, seed: int) -> None:
         super().__init__()
-        self.corruption = NextItemShift()
+        self.corruption = config.corruption
         self.head = Head(
             config.head, components.config, components.catalogue.num_items, seed, "next head"
         )

@@ -38,6 +38,7 @@ from research.objectives.losses import (
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
+from research.objectives.mixed_softmax import MixedSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import SPConfig
 from research.public.preparing import load_corpus, prepare
@@ -92,6 +93,7 @@ __all__ = [
     "MIPConfig",
     "MaskItems",
     "MedianPruner",
+    "MixedSoftmax",
     "NegativesConfig",
     "NextItemConfig",
     "OptimizerConfig",

@@ -39,8 +39,8 @@ class StepSize:
     negatives: int = 0
     """Most negatives that any objective scores for a token; 0: none does."""
     compared: int = 0
-    """Tokens of the whole step with which each token may be compared; 0: tokens are not
-    compared."""
+    """Tokens of the whole step, and items drawn for it, with which each token may be compared; 0:
+    tokens are not compared."""
     micro_batches: int = 1
     """Micro-batches that a process's share of a step is cut into; `rows` and `tokens` are of
     one."""

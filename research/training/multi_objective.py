@@ -125,6 +125,11 @@ class MultiObjectiveModel(nn.Module):
         return max(part.max_candidates for part in self._objectives().values())
 
     @property
+    def shared_negatives(self) -> int:
+        """Most negatives that an objective draws once for all tokens of a step; 0: none."""
+        return max(part.shared_negatives for part in self._objectives().values())
+
+    @property
     def couples_rows(self) -> bool:
         """Whether an objective compares the rows of a step with one another."""
         return any(part.couples_rows is not None for part in self._objectives().values())

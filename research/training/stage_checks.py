@@ -42,7 +42,8 @@ def check_objectives(
                 "batches.sequences_per_batch is 1; set it to 2 or more"
             )
         # A causal view reads all items of its window but the last, which is only predicted.
-        rows_hold = min(longest, model.encoder.config.length + corruption.causal)
+        one_more = corruption.causal or corruption.hides_newest
+        rows_hold = min(longest, model.encoder.config.length + one_more)
         reason = part.no_target_reason(rows_hold, catalogue)
         if reason is not None and stage.objectives[key].weight > 0.0:
             raise InputError(

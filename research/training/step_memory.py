@@ -54,7 +54,9 @@ class StepMemory:
             parameters=encoder.config.num_parameters(encoder.num_items),
             activations=encoder.config.activation_bytes(tokens, rows, longest),
             negatives=self.model.max_candidates,
-            compared=batch.step_tokens if self.model.couples_rows else 0,
+            compared=batch.step_tokens + self.model.shared_negatives
+            if self.model.couples_rows
+            else 0,
             micro_batches=number,
         )
 

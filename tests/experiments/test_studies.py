@@ -44,6 +44,7 @@ STUDIES = {
     "weights": experiments.weights.study,
 }
 PRETRAIN, LOSS = "stages.0.objectives", "stages.0.objectives.next.loss"
+HEAD = "stages.0.objectives.next.head"
 MASKS = "stages.0.objectives.cloze.corruption"
 FINETUNE = "stages.1.objectives.next"
 Changes = dict[str, list[object]]
@@ -133,6 +134,10 @@ EXPECTED: dict[str, dict[str, Changes]] = {
     },
     "losses": {
         "softmax-bf16": {f"{LOSS}.bf16_logits": [False, True]},
+        "softmax-smoothed": {f"{LOSS}.label_smoothing": [0.0, 0.1]},
+        "softmax-cosine": {
+            f"{HEAD}.similarity": ["dot", "cosine"], f"{HEAD}.temperature": [1.0, 0.05],
+        },
         "bce-1": loss("BinaryCrossEntropy"),
         "bce-4": loss("BinaryCrossEntropy", number=4),
         "bce-16": loss("BinaryCrossEntropy", number=16),
@@ -146,6 +151,17 @@ EXPECTED: dict[str, dict[str, Changes]] = {
             **loss("SampledSoftmax", share="sequence", log_q=True),
             f"{LOSS}.negatives.distribution": [None, "popularity"],
         },
+        "sampled-256-target": {
+            **loss("SampledSoftmax", share="sequence", log_q=True, corrected=True),
+            f"{LOSS}.negatives.distribution": [None, "popularity"],
+        },
+        "in-batch": loss("InBatchSoftmax"),
+        "in-batch-logq": loss("InBatchSoftmax", log_q=True, q_from="training"),
+        "in-batch-target": loss(
+            "InBatchSoftmax", log_q=True, q_from="training", corrected=True
+        ),
+        "mixed-256": loss("MixedSoftmax", number=256),
+        "mixed-256-target": loss("MixedSoftmax", number=256, corrected=True),
         "bpr-1": loss("BayesianPersonalizedRanking"),
         "bpr-16": loss("BayesianPersonalizedRanking", number=16),
     },

@@ -103,6 +103,8 @@ HEADS_OF_NEXT: dict[str, tuple[HeadConfig, str]] = {
         HeadConfig(transform="linear"),
         "'linear'; the s3rec format allows only 'none'",
     ),
+    "similarity": (HeadConfig(similarity="cosine"), "'cosine'; the s3rec format allows only 'dot'"),
+    "temperature": (HeadConfig(temperature=0.5), "0.5; the s3rec format allows only 1.0"),
 }
 
 
@@ -137,6 +139,16 @@ def test_a_next_item_head_that_the_format_cannot_express_is_refused(
     run = run_of(replace(PLAIN, stages=(stage,)), corpus, tmp_path / "run", accelerator)
     message = refused_export(capsys, run, tmp_path / "f.pt")
     assert message.startswith(f"{run} (stage only): objectives.mine.head.{field} is {said}")
+
+
+def test_a_next_item_objective_that_reads_both_ways_is_refused(
+    capsys: Capture, corpus: Corpus, tmp_path: Path, accelerator: Accelerator
+) -> None:
+    both_ways = NextItemConfig(predict="last", direction="bidirectional")
+    stage = replace(STAGE, objectives={"mine": both_ways})
+    run = run_of(replace(PLAIN, stages=(stage,)), corpus, tmp_path / "run", accelerator)
+    message = refused_export(capsys, run, tmp_path / "f.pt")
+    assert "objectives.mine.direction is 'bidirectional'; the s3rec format allows only" in message
 
 
 def test_a_run_on_a_corpus_of_other_names_is_not_exported(

@@ -30,6 +30,7 @@ from research.model.ligr import LiGR
 from research.model.rotary import Rotary
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
+from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from research.runs.config import RunConfig
 from research.runs.execute import execute
@@ -46,6 +47,16 @@ NEXT = frozen(FINETUNE)
 CLOZE = replace(
     NEXT, objectives={"cloze": ClozeConfig(head=HeadConfig(transform="nonlinear", bias=True))}
 )
+BOTH_WAYS = replace(
+    NEXT,
+    objectives={
+        "next": NextItemConfig(
+            head=HeadConfig(similarity="cosine", temperature=0.05, bias=True),
+            predict="last",
+            direction="bidirectional",
+        )
+    },
+)
 # Every kind of block, of positions and of head, and a table with attributes.
 CASES: dict[str, tuple[dict[str, Any], StageConfig]] = {
     "next item": ({}, NEXT),
@@ -58,6 +69,7 @@ CASES: dict[str, tuple[dict[str, Any], StageConfig]] = {
         NEXT,
     ),
     "HSTU": ({"encoder": replace(ENCODER, block=HSTU())}, NEXT),
+    "cosines, both ways": ({}, BOTH_WAYS),
 }
 
 
@@ -80,8 +92,16 @@ def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_in(tmp_path_factory.mktemp("runs") / "next", corpus)
 
 
-def test_the_program_gives_the_runs_scores(corpus: Corpus, run: Path) -> None:
-    source = open_source(run, data_root="data", allow=())
+@pytest.fixture(scope="module")
+def both_ways(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_in(tmp_path_factory.mktemp("runs") / "both ways", corpus, BOTH_WAYS)
+
+
+@pytest.mark.parametrize("ranked_by", ["run", "both_ways"])
+def test_the_program_gives_the_runs_scores(
+    corpus: Corpus, ranked_by: str, request: pytest.FixtureRequest
+) -> None:
+    source = open_source(request.getfixturevalue(ranked_by), data_root="data", allow=())
     program = RankerProgram(source.ranker, Answer())
     rows = [[4], [1, 3, 5], [0, 2, 4, 6, 8]]
     table_BL = torch.tensor([[4, -1, -1, -1, -1], [1, 3, 5, -1, -1], [0, 2, 4, 6, 8], [-1] * 5])

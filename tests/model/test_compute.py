@@ -10,7 +10,7 @@ from torch import Tensor
 
 from research.model.compute import ComputeConfig, graphs_compiled
 from research.model.hstu import HSTU
-from research.model.kernels import candidate_scores, multilabel
+from research.model.kernels import candidate_scores, logit_rows, multilabel
 from research.model.kernels import cross_entropy as softmax
 from research.model.kernels.cross_entropy import softmax_loss, top_one
 from research.model.kernels.dropout import keep_scales
@@ -130,7 +130,7 @@ def test_full_products_of_every_loss_have_low_factors(monkeypatch: pytest.Monkey
         seen.extend([left.dtype, right.dtype])
         return product(left, right)
 
-    for module in (softmax, multilabel, candidate_scores):
+    for module in (softmax, logit_rows, multilabel, candidate_scores):
         monkeypatch.setattr(module, "product", spied)
     for name in ("next, full softmax", "next, BCE", "AAP"):
         seen.clear()

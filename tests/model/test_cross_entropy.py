@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import research.model.kernels.column_tiles as columns_module
+import research.model.kernels.cosine as cosine_module
 import research.model.kernels.cross_entropy as softmax_module
-from research.model.kernels.cross_entropy import softmax_loss
+from research.model.item_table import ItemTable
+from research.model.kernels.cross_entropy import Smoothing, softmax_loss
 
 WIDTH = 5
 
@@ -195,3 +201,129 @@ def test_rounded_factors_give_what_autocast_gives_and_a_small_error() -> None:
         # bf16 has 8 bits: a product is off by up to 2^-8.
         assert float((rounded - exact).norm() / exact.norm()) < 2**-6
     torch.testing.assert_close(losses[0], losses[2], rtol=2**-8, atol=0.0)
+
+
+def smoothed(logits_PC: Tensor, targets_P: Tensor, share: float, items: int) -> Tensor:
+    """The twin: the cross-entropy with a written out distribution over the classes."""
+    wanted_PC = torch.zeros_like(logits_PC)
+    wanted_PC[:, :items] = share / items
+    wanted_PC[torch.arange(len(targets_P)), targets_P] += 1 - share
+    return -(wanted_PC * torch.log_softmax(logits_PC, dim=1)).sum()
+
+
+@pytest.mark.parametrize("further", [0, 3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("share", [0.1, 0.75])
+@pytest.mark.parametrize("picked", [0, 1, 37])
+def test_label_smoothing_equals_the_written_out_distribution(
+    picked: int, share: float, bias: bool, further: int
+) -> None:
+    # 23 rows compete, of which 22 are items; the table has one more.
+    hidden_PD, table_RD, bias_R, targets_P = inputs(picked, 24, bias=bias, dtype=torch.float64)
+    leaves = [hidden_PD, table_RD, *([] if bias_R is None else [bias_R[:23]])]
+    further_ED = torch.randn(further, WIDTH, dtype=torch.float64) if further else None
+    results = []
+    for tiled in (True, False):
+        states, table, *biases = [leaf.clone().requires_grad_() for leaf in leaves]
+        bias_C = biases[0] if biases else None
+        if tiled:
+            total = softmax_loss(
+                states, table, bias_C, targets_P % 22, rows=23, further_ED=further_ED,
+                smoothing=Smoothing(share, 22),
+            )  # fmt: skip
+        else:
+            logits_PC = states @ table[:23].T + (0.0 if bias_C is None else bias_C)
+            if further_ED is not None:
+                logits_PC = torch.cat([logits_PC, states @ further_ED.T], dim=1)
+            total = smoothed(logits_PC, targets_P % 22, share, 22)
+        (3.0 * total).backward()
+        results.append([total.detach(), states.grad, table.grad, *(each.grad for each in biases)])
+    assert_twins((results[0], results[1]), 1e-10)
+
+
+def test_label_smoothing_by_hand() -> None:
+    # Scores 1 and 0: log softmax is -0.3132617 and -1.3132617; of the target 0.8 + 0.1, the other
+    # 0.1.
+    total = softmax_loss(
+        torch.tensor([[1.0]]), torch.tensor([[1.0], [0.0]]), None, torch.tensor([0]),
+        smoothing=Smoothing(0.2, 2),
+    )  # fmt: skip
+    assert total.item() == pytest.approx(0.9 * 0.3132617 + 0.1 * 1.3132617, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("picked", [0, 1, 37])
+def test_scaled_rows_equal_a_scaled_table(
+    picked: int, scale: float, bias: bool, share: float
+) -> None:
+    hidden_PD, table_VD, bias_V, targets_P = inputs(picked, 101, bias=bias, dtype=torch.float64)
+    hidden_PD *= scale
+    scale_V = torch.rand(101, dtype=torch.float64) + 0.5
+    leaves = [hidden_PD, table_VD, *([] if bias_V is None else [bias_V])]
+    results = []
+    for in_tiles in (True, False):
+        states, table, *biases = [leaf.clone().requires_grad_() for leaf in leaves]
+        bias_C = biases[0] if biases else None
+        if in_tiles:
+            total = softmax_loss(
+                states, table, bias_C, targets_P, scale_R=scale_V, smoothing=Smoothing(share, 101)
+            )
+        else:
+            logits_PC = states @ (table * scale_V[:, None]).T + (0.0 if bias_C is None else bias_C)
+            total = smoothed(logits_PC, targets_P, share, 101)
+        total.backward()
+        results.append([total.detach(), states.grad, table.grad, *(each.grad for each in biases)])
+    # Sums of logits near 1e4 times 37 tokens.
+    assert_twins((results[0], results[1]), 1e-10)
+
+
+class LargeTensors(TorchDispatchMode):
+    """Counts the tensors made that have at least so many elements, and the largest of all."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.elements, self.made, self.largest = elements, 0, 0
+
+    def __torch_dispatch__(
+        self, call: Callable[..., object], types: object, args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:  # fmt: skip
+        given = {
+            each.untyped_storage().data_ptr()
+            for each in tree_leaves((args, kwargs))
+            if isinstance(each, Tensor)
+        }
+        answer = call(*args, **(kwargs or {}))
+        for each in tree_leaves(answer):
+            if isinstance(each, Tensor) and each.untyped_storage().data_ptr() not in given:
+                self.made += each.numel() >= self.elements
+                self.largest = max(self.largest, each.numel())
+        return answer
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_smoothing_and_cosine_make_no_tensor_as_large_as_the_table_beside_the_plain_loss(
+    bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosine_module, "ROWS", 16)
+    # The tile has 16 states and the 301 rows; the table, 12 times as wide as that is high.
+    states_PD, table_VD = torch.randn(50, 192), torch.randn(301, 192)
+    targets_P = torch.arange(50)
+    counts = {}
+    for name in ("plain", "smoothed", "cosine"):
+        table = ItemTable(300, 192, init_std=0.02, seed=0)
+        with torch.no_grad():
+            table.weight.copy_(table_VD)
+        states = states_PD.clone().requires_grad_()
+        with LargeTensors(elements=50 * 300) as made:
+            table.softmax_loss(
+                states, targets_P, bf16=bf16,
+                label_smoothing=0.1 if name == "smoothed" else 0.0, cosine=name == "cosine",
+            ).backward()  # fmt: skip
+        counts[name] = made.made, made.largest
+    # In low precision the rows are scaled before they are rounded, which takes a copy for a moment.
+    extra = 1 if bf16 else 0
+    assert counts["smoothed"] == counts["plain"]
+    assert counts["cosine"] == (counts["plain"][0] + extra, counts["plain"][1])

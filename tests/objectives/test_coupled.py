@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,8 +25,12 @@ from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig, TwoViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
+from research.objectives.losses import ItemLossConfig
+from research.objectives.mip import MIPConfig
+from research.objectives.mixed_softmax import MixedSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
+from research.randomness import seed_of
 from research.training.multi_objective import MultiObjectiveModel
 from tests.support import reference
 from tests.support.synthetic import batch_of, catalogue_of, randomize_parameters
@@ -69,13 +75,65 @@ def assert_twins(module: MultiObjectiveModel, ours: Tensor, theirs: Tensor) -> N
         torch.testing.assert_close(ours_grads[name], grad, rtol=1e-10, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("log_q", [False, True])
-@pytest.mark.parametrize("head", [HeadConfig(), HeadConfig(table="own", bias=True)])
-def test_in_batch_softmax_equals_the_loop(
-    head: HeadConfig, log_q: bool, catalogue: Catalogue
+SHARED_CANDIDATES: dict[str, ItemLossConfig] = {
+    "in batch": InBatchSoftmax(),
+    "in batch, log q": InBatchSoftmax(log_q=True),
+    "in batch, log q of training": InBatchSoftmax(log_q=True, q_from="training"),
+    "in batch, corrected": InBatchSoftmax(log_q=True, corrected=True),
+    "in batch, corrected by training": InBatchSoftmax(
+        log_q=True, q_from="training", corrected=True
+    ),
+    "mixed": MixedSoftmax(number=7),
+    "mixed, one": MixedSoftmax(number=1),
+    "mixed, without log q": MixedSoftmax(number=7, log_q=False),
+    "mixed, corrected": MixedSoftmax(number=7, corrected=True),
+}
+
+
+def sample_of_step(
+    config: ItemLossConfig, targets: list[int], states: list[int], catalogue: Catalogue
+) -> tuple[list[int], list[float] | None]:
+    """(items, q): all candidates of a step, with repetitions, and each item's probability."""
+    counts = catalogue.training.counts_V.tolist()
+    shares = [max(count, 0.5) / sum(max(each, 0.5) for each in counts) for count in counts]
+    # The module keeps these in float32.
+    shares = torch.tensor(shares, dtype=torch.float32).double().tolist()
+    if isinstance(config, InBatchSoftmax):
+        q = [targets.count(item) / len(targets) for item in range(ITEMS)]
+        return targets, (shares if config.q_from == "training" else q) if config.log_q else None
+    assert isinstance(config, MixedSoftmax)
+    key = reference.random_bits(min(state % 2**62 for state in states), PURPOSE)
+    drawn = [
+        reference.random_below(reference.random_bits(key, number), ITEMS)
+        for number in range(config.number)
+    ]
+    everything = len(targets) + config.number
+    q = [
+        (len(targets) * share + config.number / ITEMS) / everything for share in shares
+    ]  # Yang et al., section 3.2
+    return [*targets, *drawn], q if config.log_q else None
+
+
+PURPOSE = seed_of("mixed negatives", "next")
+
+
+@pytest.mark.parametrize("name", SHARED_CANDIDATES)
+@pytest.mark.parametrize(
+    "head",
+    [
+        HeadConfig(),
+        HeadConfig(table="own", bias=True),
+        HeadConfig(similarity="cosine", temperature=0.2),
+    ],
+    ids=["tied", "own", "cosine"],
+)
+def test_a_softmax_over_shared_candidates_equals_the_loop(
+    head: HeadConfig, name: str, catalogue: Catalogue
 ) -> None:
-    module = build_model(NextItemConfig(loss=InBatchSoftmax(log_q=log_q), head=head), catalogue)
-    ours = module.losses(batch_of(ROWS, length=LENGTH))["only"]
+    config = SHARED_CANDIDATES[name]
+    module = build_model(NextItemConfig(loss=config, head=head), catalogue)
+    batch = batch_of(ROWS, length=LENGTH)
+    ours = module.losses(batch)["only"]
     objective = module.objectives["only"]
     pairs = []
     for row in ROWS:
@@ -83,20 +141,66 @@ def test_in_batch_softmax_equals_the_loop(
         if shown:
             hidden_LD = reference.encode(module.encoder, shown, causal=True)
             pairs += list(zip(hidden_LD, targets, strict=True))
-    offered = Counter(target for _, target in pairs)
+    sample, q = sample_of_step(
+        config, [target for _, target in pairs], batch.random_states_S.tolist(), catalogue
+    )
     losses = []
     for hidden_D, target in pairs:
         scores = reference.head_scores(objective.head, module.encoder, hidden_D)
-        if log_q:
+        against = [item for item in sample if item != target]
+        if vars(config)["corrected"]:
+            assert q is not None
+            others = [(scores[item], q[item]) for item in against]
+            losses.append(reference.corrected_softmax(scores[target], q[target], others))
+            continue
+        if q is not None:
             scores = [
-                score - math.log(offered[item] / len(pairs)) if offered[item] else score
-                for item, score in enumerate(scores)
+                score - math.log(q[item]) if q[item] else score for item, score in enumerate(scores)
             ]
-        against = [item for item in offered.elements() if item != target]
         everyone = torch.stack([scores[item] for item in [target, *against]])
         losses.append(everyone.logsumexp(0) - scores[target])
     assert ours.count.item() == len(losses)
     assert_twins(module, ours.total, torch.stack(losses).sum())
+
+
+def test_drawn_negatives_are_the_steps_and_change_with_its_rows(catalogue: Catalogue) -> None:
+    module = build_model(NextItemConfig(loss=MixedSoftmax(number=9)), catalogue)
+    assert (module.shared_negatives, module.max_candidates) == (9, 0)
+    objective = module.objectives["only"]
+    drawn = set()
+    for seed in range(20):
+        batch = batch_of(ROWS, length=LENGTH, states=torch.arange(5) + 100 * seed)
+        view = objective.corruption.view(batch, catalogue)
+        offered = objective.offered_items(view, batch)
+        targets = objective.targets(view, replace(batch, offered_items=offered), catalogue)
+        assert targets.drawn_numbers_Q.sum() == 9
+        drawn.add(tuple(targets.candidates_Q[targets.drawn_numbers_Q > 0].tolist()))
+        # The rows may be dealt to processes in any way.
+        shuffled = offered[torch.randperm(len(offered), generator=torch.Generator().manual_seed(0))]
+        again = objective.targets(view, replace(batch, offered_items=shuffled), catalogue)
+        assert torch.equal(targets.candidates_Q, again.candidates_Q)
+        assert torch.equal(targets.drawn_numbers_Q, again.drawn_numbers_Q)
+    assert len(drawn) > 15
+    assert {item for items in drawn for item in items} == set(range(ITEMS))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda: InBatchSoftmax(corrected=True), r"loss\.corrected is True and loss\.log_q is Fal"),
+        (lambda: InBatchSoftmax(q_from="training"), r"loss\.q_from is 'training' and loss\.log_q"),
+        (lambda: MixedSoftmax(log_q=False, corrected=True), r"loss\.corrected is True and loss"),
+    ],
+)
+def test_corrections_without_log_q_are_refused(loss: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        loss()
+
+
+@pytest.mark.parametrize("number", [0, ITEMS])
+def test_no_negatives_and_as_many_as_items_are_refused(number: int, catalogue: Catalogue) -> None:
+    with pytest.raises(InputError, match=rf"loss\.number is {number}; draw at least 1 negative"):
+        build_model(NextItemConfig(loss=MixedSoftmax(number=number)), catalogue)
 
 
 def test_an_item_that_all_rows_predict_has_nothing_to_be_told_from(catalogue: Catalogue) -> None:
@@ -105,12 +209,29 @@ def test_an_item_that_all_rows_predict_has_nothing_to_be_told_from(catalogue: Ca
     assert (loss.total.item(), loss.count.item()) == (0.0, 2.0)
 
 
-@pytest.mark.parametrize("number", [2, 3, 9])
-@pytest.mark.parametrize("kind", [NextItemConfig, ClozeConfig])
-def test_items_are_offered_to_every_piece_of_a_batch(
-    kind: type, number: int, catalogue: Catalogue
+@pytest.mark.parametrize("q_from", ["step", "training"])
+def test_a_target_with_no_other_in_the_step_has_no_corrected_loss(
+    q_from: str, catalogue: Catalogue
 ) -> None:
-    module = build_model(kind(loss=InBatchSoftmax()), catalogue)
+    config = InBatchSoftmax(log_q=True, corrected=True, q_from=q_from)
+    module = build_model(NextItemConfig(loss=config), catalogue)
+    loss = module.losses(batch_of([[1, 5], [2, 5]], length=LENGTH))["only"]
+    assert (loss.total.item(), loss.count.item()) == (0.0, 2.0)
+    loss.total.backward()
+    assert all(not parameter.grad.any() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("number", [2, 3, 9])
+@pytest.mark.parametrize(
+    "loss",
+    [InBatchSoftmax(), InBatchSoftmax(log_q=True, corrected=True), MixedSoftmax(number=5)],
+    ids=["in batch", "corrected", "mixed"],
+)
+@pytest.mark.parametrize("kind", [NextItemConfig, ClozeConfig, MIPConfig])
+def test_items_are_offered_to_every_piece_of_a_batch(
+    kind: type, loss: ItemLossConfig, number: int, catalogue: Catalogue
+) -> None:
+    module = build_model(kind(loss=loss), catalogue)
     batch = batch_of(ROWS, length=LENGTH)
     pieces = [module(piece)["only"] for piece in module.prepare_micro_batches(batch, number)]
     whole = module.losses(batch)["only"]
@@ -148,7 +269,15 @@ def test_contrast_equals_the_loop(config: ContrastConfig, catalogue: Catalogue) 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[], []]])
 @pytest.mark.parametrize(
-    "config", [ContrastConfig(), NextItemConfig(loss=InBatchSoftmax())], ids=["states", "items"]
+    "config",
+    [
+        ContrastConfig(),
+        NextItemConfig(loss=InBatchSoftmax()),
+        NextItemConfig(loss=InBatchSoftmax(log_q=True, corrected=True)),
+        NextItemConfig(loss=MixedSoftmax(number=3)),
+        ClozeConfig(loss=MixedSoftmax(number=3, corrected=True)),
+    ],
+    ids=["states", "items", "corrected", "mixed", "mixed, corrected"],
 )
 def test_no_rows_are_a_zero_that_every_parameter_hangs_on(
     config: ObjectiveConfig, rows: list[list[int]], catalogue: Catalogue
@@ -168,7 +297,8 @@ def test_one_row_alone_has_only_its_partner(catalogue: Catalogue) -> None:
 
 
 def test_foreign_rows_matter(catalogue: Catalogue) -> None:
-    for config in (ContrastConfig(), NextItemConfig(loss=InBatchSoftmax())):
+    mixed = NextItemConfig(loss=MixedSoftmax(number=3))
+    for config in (ContrastConfig(), NextItemConfig(loss=InBatchSoftmax()), mixed):
         module = build_model(config, catalogue)
         assert module.objectives["only"].couples_rows is not None
         batch = batch_of(ROWS, length=LENGTH)

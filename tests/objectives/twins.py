@@ -50,6 +50,8 @@ def losses_of_items(
     if isinstance(config, NextItemConfig):
         seen, targets = reference.next_item_shift(window, length)
         picked = list(range(len(seen)))
+        if config.predict == "last":
+            picked, targets = picked[-1:], targets[-1:]
         purpose = "next"
     else:
         seen, picked = reference.mask_items(
@@ -57,14 +59,17 @@ def losses_of_items(
         )
         targets = [window[-length:][place] for place in picked]
         purpose = "cloze" if isinstance(config, ClozeConfig) else "mip"
-    hidden_LD = reference.encode(encoder, seen, causal=purpose == "next")
+    causal = isinstance(config, NextItemConfig) and config.direction == "causal"
+    hidden_LD = reference.encode(encoder, seen, causal=causal)
     mask = not isinstance(config.loss, FullSoftmax) and config.loss.negatives.include_mask
     log_q = log_probabilities(config.loss, catalogue)
     losses = []
     for place, target in zip(picked, targets, strict=True):
         scores = reference.head_scores(objective.head, encoder, hidden_LD[place], mask)
         negatives = negatives_of(config.loss, catalogue, window, user, state, place, purpose)
-        losses.append(reference.item_loss(config.loss, scores, target, negatives, log_q))
+        losses.append(
+            reference.item_loss(config.loss, scores, target, negatives, log_q, catalogue.num_items)
+        )
     return losses
 
 

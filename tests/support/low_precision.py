@@ -16,6 +16,7 @@ from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
+from research.objectives.mixed_softmax import MixedSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.training.multi_objective import MultiObjectiveModel
 from tests.support.objective_cases import ATTRIBUTES, ITEMS, LENGTH, NUM_ATTRIBUTES, ROWS
@@ -106,6 +107,10 @@ COUPLED: Mapping[str, ObjectiveConfig] = MappingProxyType(
         "in-batch softmax": NextItemConfig(loss=InBatchSoftmax()),
         "in-batch softmax, log q": NextItemConfig(
             loss=InBatchSoftmax(log_q=True), head=HeadConfig(table="own", bias=True)
+        ),
+        "mixed softmax, corrected, cosine": NextItemConfig(
+            loss=MixedSoftmax(number=5, corrected=True),
+            head=HeadConfig(similarity="cosine", temperature=0.3),
         ),
         "contrast": ContrastConfig(),
         "contrast, cosine": ContrastConfig(similarity="cosine", temperature=0.2),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from research.data.negatives import NegativesConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
@@ -32,6 +34,7 @@ POPULAR = NegativesConfig(distribution="popularity")
 FREE = NegativesConfig(exclude="nothing")
 MASKED = MaskItems(rate=0.4, random_share=0.1, keep_share=0.1, mask_last_share=0.5)
 BERT_HEAD = HeadConfig(bias=True, transform="nonlinear")
+COSINE = HeadConfig(similarity="cosine", temperature=0.3)
 # As in S3-Rec's code, which departs from its paper.
 PUBLISHED_MASKS = MaskItems(rate=0.2, mask_last_share=1.0)
 OUTSIDE_WINDOW = NegativesConfig(exclude="window", include_mask=True)
@@ -68,6 +71,40 @@ CASES: dict[str, ObjectiveConfig] = {
     "next, special classes": NextItemConfig(head=HeadConfig(special_classes=True)),
     "cloze, special classes": ClozeConfig(
         corruption=MASKED, head=HeadConfig(transform="nonlinear", special_classes=True)
+    ),
+    "next, smoothed": NextItemConfig(loss=FullSoftmax(label_smoothing=0.1)),
+    "cloze, smoothed, with a bias": ClozeConfig(
+        corruption=MASKED, loss=FullSoftmax(label_smoothing=0.3), head=BERT_HEAD
+    ),
+    "next, smoothed, special classes": NextItemConfig(
+        loss=FullSoftmax(label_smoothing=0.2), head=HeadConfig(special_classes=True)
+    ),
+    "next, cosine": NextItemConfig(head=COSINE),
+    "next, cosine, smoothed": NextItemConfig(head=COSINE, loss=FullSoftmax(label_smoothing=0.1)),
+    "cloze, cosine, own table with bias": ClozeConfig(
+        corruption=MASKED, head=replace(COSINE, table="own", bias=True, transform="nonlinear")
+    ),
+    "next, cosine, sampled softmax, log q": NextItemConfig(
+        loss=SampledSoftmax(number=5, log_q=True, negatives=POPULAR), head=COSINE
+    ),
+    "next, cosine, BCE": NextItemConfig(loss=BinaryCrossEntropy(number=2), head=COSINE),
+    "next, dot with a temperature": NextItemConfig(head=HeadConfig(temperature=2.5, bias=True)),
+    "next, sampled softmax, corrected": NextItemConfig(
+        loss=SampledSoftmax(
+            number=5,
+            log_q=True,
+            corrected=True,
+            negatives=NegativesConfig(distribution="popularity", exclude="nothing"),
+        )
+    ),
+    "MIP, sampled softmax, corrected, shared": MIPConfig(
+        corruption=MASKED,
+        loss=SampledSoftmax(number=2, log_q=True, corrected=True, share="sequence", negatives=FREE),
+    ),
+    "next, last": NextItemConfig(predict="last"),
+    "next, last, both ways": NextItemConfig(predict="last", direction="bidirectional"),
+    "next, last, both ways, BCE, cosine": NextItemConfig(
+        predict="last", direction="bidirectional", loss=BinaryCrossEntropy(number=3), head=COSINE
     ),
     "AAP": AAPConfig(corruption=MASKED),
     "AAP, bare items": AAPConfig(corruption=MASKED, count_bare_items=True),

@@ -47,6 +47,7 @@ from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
+from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import (
     BayesianPersonalizedRanking,
@@ -58,6 +59,7 @@ from research.objectives.losses import (
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
+from research.objectives.mixed_softmax import MixedSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.objectives.ranker import EncodedStates, TrainedRanker
 from research.objectives.sp import SPConfig
@@ -184,6 +186,26 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
             {"next": NextItemConfig(loss=InBatchSoftmax(log_q=True)), "mip": SIX["mip"]},
         ),
     ),
+    "negatives shared by the step": (
+        stage(
+            "train",
+            {
+                "next": NextItemConfig(
+                    loss=MixedSoftmax(number=5), head=HeadConfig(similarity="cosine")
+                ),
+                "cloze": ClozeConfig(
+                    loss=InBatchSoftmax(log_q=True, q_from="training", corrected=True)
+                ),
+                "mip": MIPConfig(loss=FullSoftmax(label_smoothing=0.1)),
+            },
+        ),
+    ),
+    "the last item, both ways": (
+        stage(
+            "train", {"next": NextItemConfig(predict="last", direction="bidirectional")},
+            windows=PREFIXES,
+        ),
+    ),
     "rows coupled by states": (
         stage(
             "train", {"next": SIX["next"], "contrast": ContrastConfig(temperature=0.5), **FOUR},
@@ -209,6 +231,7 @@ CUT = {
     "all six, cut": "all six",
     "own windows, cut": "own windows",
     "rows coupled by items, cut": "rows coupled by items",
+    "negatives shared by the step, cut": "negatives shared by the step",
     "weights learned, cut": "weights learned",
     "gradients projected, cut": "gradients projected",
     "one objective a step, cut": "one objective a step",

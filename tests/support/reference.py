@@ -136,11 +136,16 @@ def head_scores(
         hidden_D = layer_norm(activation(hidden_D, head.config.activation), head.norm)
     own = head.config.table == "own"
     table_VD = head.item_table.weight if own else encoder.item_table.weight
+    if head.config.similarity == "cosine":
+        hidden_D = hidden_D / torch.sqrt((hidden_D * hidden_D).sum())
+    hidden_D = hidden_D / head.config.temperature
     rows = [table_VD[item] for item in range(encoder.num_items)]
     if mask or head.config.special_classes:
         rows.append(encoder.item_table.weight[encoder.num_items])
     if head.config.special_classes:
         rows.append(head.padding_row[0])
+    if head.config.similarity == "cosine":
+        rows = [row / torch.sqrt((row * row).sum()) for row in rows]
     scores = [(row * hidden_D).sum() for row in rows]
     if head.item_bias is None:
         return scores
@@ -163,11 +168,23 @@ def item_loss(
     target: int,
     negatives: list[int],
     log_q: list[float],
+    num_items: int,
 ) -> Tensor:
     """The loss of one token, as each paper has it."""
     right = scores[target]
     if isinstance(config, FullSoftmax):
-        return -torch.log(torch.exp(right) / sum(torch.exp(score) for score in scores))
+        total = sum(torch.exp(score) for score in scores)
+        spread = config.label_smoothing / num_items
+        labels = [(item == target) * (1 - config.label_smoothing) for item in range(num_items)]
+        return -sum(
+            (label + spread) * torch.log(torch.exp(score) / total)
+            for label, score in zip(labels, scores)
+        )
+    if isinstance(config, SampledSoftmax) and config.corrected:
+        return corrected_softmax(
+            right, math.exp(log_q[target]),
+            [(scores[item], math.exp(log_q[item])) for item in negatives if item != target],
+        )  # fmt: skip
     if isinstance(config, SampledSoftmax):
         corrected = [scores[item] - config.log_q * log_q[item] for item in [target, *negatives]]
         return -torch.log(torch.exp(corrected[0]) / sum(torch.exp(each) for each in corrected))
@@ -184,6 +201,15 @@ def item_loss(
     if config.inner_sigmoid:  # S3-Rec's code
         right, wrong = sigmoid(right), [sigmoid(score) for score in wrong]
     return -sum(log_sigmoid(right - score) for score in wrong) / len(negatives)
+
+
+def corrected_softmax(right: Tensor, q: float, others: list[tuple[Tensor, float]]) -> Tensor:
+    """Khrylchenko et al. 2025: a target's loss against (score, q) of each sampled other item."""
+    if not others:
+        return 0.0 * right
+    weights = [torch.exp(score) / (share / (1 - q)) for score, share in others]
+    probability = torch.exp(right) / (torch.exp(right) + sum(weights) / len(weights))
+    return -(1 - probability.item()) * torch.log(torch.exp(right) / sum(weights))
 
 
 def draw_negatives(

@@ -42,6 +42,8 @@ class _Columns:
 
     rows_WD: Tensor
     bias_W: Tensor | None
+    scale_W: Tensor | None
+    """[W]: by it products with the rows are multiplied; None: by nothing."""
     trained: slice | None
     """Which of the trained rows they are; None: they are frozen."""
 
@@ -49,6 +51,9 @@ class _Columns:
         """[N, W]: logits of the states, written to the start of `buffer`."""
         shape = len(states_ND), len(self.rows_WD)
         tile_NW = buffer[: shape[0] * shape[1]].view(shape)
+        if self.scale_W is not None:
+            torch.mm(states_ND, self.rows_WD.T, out=tile_NW).mul_(self.scale_W)
+            return tile_NW if self.bias_W is None else tile_NW.add_(self.bias_W)
         if self.bias_W is None:
             return torch.mm(states_ND, self.rows_WD.T, out=tile_NW)
         return torch.addmm(self.bias_W, states_ND, self.rows_WD.T, out=tile_NW)
@@ -68,14 +73,16 @@ def log_denominators(
     gradients: ColumnGradients | None,
     *,
     bounded: bool,
+    scale_C: Tensor | None = None,
 ) -> Tensor:
     """[P]: the log of each state's sum of exp(logit), over C trained rows and E frozen ones.
 
-    The gradients of their sum are added to `gradients`, if given. `bounded` says that no logit is
-    so large that its exponential, or a sum of them, might overflow.
+    Products with the trained rows are multiplied by `scale_C`, if given. The gradients of the sum
+    of logs are added to `gradients`, if given: those for rows times their scale. `bounded` says
+    that no logit is so large that its exponential, or a sum of them, might overflow.
     """
     buffer = states_PD.new_empty(min(STATES, len(states_PD)) * COLUMNS)
-    tiles = _Tiles(list(_columns(rows_CD, bias_C, further_ED)), buffer, bounded)
+    tiles = _Tiles(list(_columns(rows_CD, bias_C, scale_C, further_ED)), buffer, bounded)
     logs_P = states_PD.new_empty(len(states_PD))
     for first in range(0, len(states_PD), STATES):
         part = slice(first, first + STATES)
@@ -89,14 +96,15 @@ def log_denominators(
 
 
 def _columns(
-    rows_CD: Tensor, bias_C: Tensor | None, further_ED: Tensor | None
+    rows_CD: Tensor, bias_C: Tensor | None, scale_C: Tensor | None, further_ED: Tensor | None
 ) -> Iterator[_Columns]:
     for first in range(0, len(rows_CD), COLUMNS):
         part = slice(first, first + COLUMNS)
-        yield _Columns(rows_CD[part], None if bias_C is None else bias_C[part], part)
+        bias_W = None if bias_C is None else bias_C[part]
+        yield _Columns(rows_CD[part], bias_W, None if scale_C is None else scale_C[part], part)
     if further_ED is not None:
         for rows_WD in further_ED.split(COLUMNS):
-            yield _Columns(rows_WD, None, None)
+            yield _Columns(rows_WD, None, None, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +138,8 @@ class _Tiles:
                 tile_NW -= largest_N[:, None]
             sums_N += tile_NW.exp_().sum(1)
             if grad_ND is not None:
+                if columns.scale_W is not None:
+                    tile_NW *= columns.scale_W
                 grad_ND.addmm_(tile_NW, columns.rows_WD)
         if grad_ND is not None:
             grad_ND /= sums_N[:, None]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.kernels.column_tiles import ColumnGradients, are_faster, log_denominators
+from research.model.kernels.logit_rows import LogitRows
 from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
 # Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
@@ -28,93 +29,14 @@ SAFE_LOGIT = 60.0
 ALIGNED = 16
 
 
-@dataclass(frozen=True, eq=False)
-class _LogitRows:
-    """The rows that states are scored against, in the dtype of the products."""
+@dataclass(frozen=True)
+class Smoothing:
+    """Label smoothing: a share of a target's probability is spread over all items alike."""
 
-    rows_CD: Tensor
-    """[C, D]: trained rows, the first columns of the logits."""
-    further_ED: Tensor | None
-    """[E, D]: frozen rows, the last columns of the logits; None: there are none."""
-    bias_C: Tensor | None
-    """[C]: added to the logits of the trained rows; None: nothing."""
-
-    @property
-    def columns(self) -> int:
-        """C + E: the number of rows that compete."""
-        return len(self.rows_CD) + (0 if self.further_ED is None else len(self.further_ED))
-
-    def logits(self, states: Tensor, tile: Tensor) -> Tensor:
-        """[P, C + E]: logits of the states of one tile; in fp32 they are written to `tile`."""
-        rows, count = self.rows_CD, len(self.rows_CD)
-        if states.dtype in (torch.bfloat16, torch.float16):
-            logits = product(states, rows.T)
-            logits = logits if self.bias_C is None else logits.add_(self.bias_C)
-            if self.further_ED is None:
-                return logits
-            return torch.cat([logits, product(states, self.further_ED.T)], dim=1)
-        if self.bias_C is None:
-            torch.mm(states, rows.T, out=tile[:, :count])
-        else:
-            torch.addmm(self.bias_C, states, rows.T, out=tile[:, :count])
-        if self.further_ED is not None:
-            torch.mm(states, self.further_ED.T, out=tile[:, count:])
-        return tile
-
-    def loss_by_rows(
-        self, states_PD: Tensor, targets_P: Tensor, grads: _Gradients | None, bounded: bool
-    ) -> Tensor:
-        """float64 scalar: the loss, by tiles of a few states and all columns.
-
-        The gradient of the log denominators is added to `grads`. `bounded` says that exponentials
-        of logits do not overflow.
-        """
-        total = states_PD.new_zeros((), dtype=torch.float64)
-        height = tile_rows(self.columns, states_PD.device)
-        buffer = aligned_tile(self.rows_CD, min(height, len(states_PD)), self.columns)
-        for first in range(0, len(states_PD), height):
-            part = slice(first, first + height)
-            states, targets = states_PD[part], targets_P[part]
-            tile = buffer[: len(states)]
-            logits = self.logits(states, tile)
-            target_logits = logits.gather(1, targets[:, None])[:, 0]
-            if bounded:
-                sums = logits.exp_().sum(1)
-                total += (sums.log() - target_logits).sum(dtype=torch.float64)
-            else:
-                largest = logits.amax(1)
-                sums = logits.sub_(largest[:, None]).exp_().sum(1)
-                total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
-            if grads is not None:
-                grads.add(part, self, states, logits, sums, tile)
-        return total
-
-    def loss_by_columns(
-        self, states_PD: Tensor, targets_P: Tensor, grads: _Gradients | None, bounded: bool
-    ) -> Tensor:
-        """float64 scalar: the loss as by `loss_by_rows`, by tiles of many states and few columns.
-
-        Only where the products are in the dtype of the gradients.
-        """
-        added = None
-        if grads is not None:
-            trained_CD = grads.table_RD[: len(self.rows_CD)]
-            added = ColumnGradients(grads.states_PD, trained_CD, grads.bias_C)
-        logs_P = log_denominators(
-            states_PD, self.rows_CD, self.bias_C, self.further_ED, added, bounded=bounded
-        )
-        targets_PD = F.embedding(targets_P, self.rows_CD)
-        target_logits_P = (states_PD * targets_PD).sum(1)
-        if self.bias_C is not None:
-            target_logits_P += self.bias_C[targets_P]
-        return (logs_P - target_logits_P).sum(dtype=torch.float64)
-
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        """[P, D]: for each state, the sum of all rows times their weights [P, C + E]."""
-        mixture = product(weights[:, : len(self.rows_CD)], self.rows_CD)
-        if self.further_ED is None:
-            return mixture
-        return mixture.add_(product(weights[:, len(self.rows_CD) :], self.further_ED))
+    share: float = 0.0
+    """epsilon, in [0, 1): what all items get in equal parts, the target's among them."""
+    items: int = 1
+    """How many of the first rows that compete are items."""
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
@@ -128,31 +50,42 @@ class _TiledCrossEntropy(torch.autograd.Function):
         targets_P: Tensor,
         rows: int,
         low_dtype: torch.dtype | None,
+        scale_R: Tensor | None,
+        smoothing: Smoothing,
     ) -> Tensor:
         wants_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
         rows_CD = table_RD[:rows]
-        is_bounded = is_safe(states_PD, rows_CD, bias_C, further_ED)
-        factors = states_PD
+        scale_C = None if scale_R is None else scale_R[:rows]
+        is_bounded = is_safe(states_PD, rows_CD, bias_C, further_ED, scale_C)
+        factors, scale_in_tiles_C = states_PD, scale_C
         if low_dtype is not None:
             # The loss and its gradients are those of the rounded factors.
+            if scale_C is not None:
+                rows_CD, scale_in_tiles_C = rows_CD * scale_C[:, None], None
             factors, rows_CD = states_PD.to(low_dtype), rows_CD.to(low_dtype)
             further_ED = None if further_ED is None else further_ED.to(low_dtype)
-        competing = _LogitRows(rows_CD, further_ED, bias_C)
+        competing = LogitRows(rows_CD, further_ED, bias_C, scale_in_tiles_C)
         grads = _Gradients.zeros(states_PD, table_RD, bias_C, rows) if wants_grad else None
         in_columns = states_PD.device.type == "cpu" and factors.dtype == states_PD.dtype
+        weight = 1.0 - smoothing.share
         if in_columns and are_faster(len(states_PD), competing.columns):
-            total = competing.loss_by_columns(states_PD, targets_P, grads, is_bounded)
+            total = _loss_by_columns(competing, states_PD, targets_P, grads, is_bounded, weight)
         else:
-            total = competing.loss_by_rows(factors, targets_P, grads, is_bounded)
+            total = _loss_by_rows(competing, factors, targets_P, grads, is_bounded, weight)
         if grads is not None:
-            grads.subtract_targets(rows_CD, factors, targets_P)
+            grads.subtract_targets(competing, factors, targets_P, weight)
+        if smoothing.share:
+            total -= smoothing.share * _sum_of_mean_scores(competing, factors, smoothing, grads)
+        if grads is not None:
+            if scale_C is not None:
+                grads.table_RD[:rows] *= scale_C[:, None]
             ctx.grads = grads  # type: ignore[attr-defined]
         return total.to(states_PD.dtype)
 
     @staticmethod
     def backward(
         ctx: FunctionCtx, grad_total: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None, None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None, None, None, None]:
         grads: _Gradients = ctx.grads  # type: ignore[attr-defined]
         return (
             grads.states_PD * grad_total,
@@ -162,7 +95,77 @@ class _TiledCrossEntropy(torch.autograd.Function):
             None,
             None,
             None,
+            None,
+            None,
         )
+
+
+def _loss_by_rows(
+    competing: LogitRows,
+    states_PD: Tensor,
+    targets_P: Tensor,
+    grads: _Gradients | None,
+    bounded: bool,
+    weight: float,
+) -> Tensor:
+    """float64 scalar: log denominators less `weight` times targets' logits, summed.
+
+    It is computed by tiles of a few states and all columns. The gradient of the log denominators is
+    added to `grads`. `bounded` says that exponentials of logits do not overflow.
+    """
+    total = states_PD.new_zeros((), dtype=torch.float64)
+    height = tile_rows(competing.columns, states_PD.device)
+    buffer = aligned_tile(competing.rows_CD, min(height, len(states_PD)), competing.columns)
+    for first in range(0, len(states_PD), height):
+        part = slice(first, first + height)
+        states, targets = states_PD[part], targets_P[part]
+        tile = buffer[: len(states)]
+        logits = competing.logits(states, tile)
+        target_logits = logits.gather(1, targets[:, None])[:, 0] * weight
+        if bounded:
+            sums = logits.exp_().sum(1)
+            total += (sums.log() - target_logits).sum(dtype=torch.float64)
+        else:
+            largest = logits.amax(1)
+            sums = logits.sub_(largest[:, None]).exp_().sum(1)
+            total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
+        if grads is not None:
+            grads.add(part, competing, states, logits, sums, tile)
+    return total
+
+
+def _loss_by_columns(
+    competing: LogitRows,
+    states_PD: Tensor,
+    targets_P: Tensor,
+    grads: _Gradients | None,
+    bounded: bool,
+    weight: float,
+) -> Tensor:
+    """float64 scalar: as by `_loss_by_rows`, by tiles of many states and few columns.
+
+    Only where the products are in the dtype of the gradients.
+    """
+    added = None
+    if grads is not None:
+        trained_CD = grads.table_RD[: len(competing.rows_CD)]
+        added = ColumnGradients(grads.states_PD, trained_CD, grads.bias_C)
+    logs_P = log_denominators(
+        states_PD,
+        competing.rows_CD,
+        competing.bias_C,
+        competing.further_ED,
+        added,
+        bounded=bounded,
+        scale_C=competing.scale_C,
+    )
+    targets_PD = F.embedding(targets_P, competing.rows_CD)
+    target_logits_P = (states_PD * targets_PD).sum(1)
+    if competing.scale_C is not None:
+        target_logits_P *= competing.scale_C[targets_P]
+    if competing.bias_C is not None:
+        target_logits_P += competing.bias_C[targets_P]
+    return (logs_P - target_logits_P * weight).sum(dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +175,8 @@ class _Gradients:
     states_PD: Tensor
     """[P, D]: the gradient for the states."""
     table_RD: Tensor
-    """[R, D]: the gradient for the whole table; rows that do not compete stay 0."""
+    """[R, D]: the gradient for the whole table; rows that do not compete stay 0. While it is
+    filled, that for the scaled rows."""
     bias_C: Tensor | None
     """[C]: the gradient for the bias; None: there is no bias."""
     rows: int
@@ -187,7 +191,7 @@ class _Gradients:
     def add(
         self,
         part: slice,
-        competing: _LogitRows,
+        competing: LogitRows,
         states: Tensor,
         exponentials: Tensor,
         sums: Tensor,
@@ -198,6 +202,8 @@ class _Gradients:
         The softmax is `exponentials` [P, C + E] over their `sums` [P]; `tile` is a buffer.
         """
         table_part = exponentials[:, : self.rows]
+        if self.bias_C is not None:
+            self.bias_C.addmv_(table_part.T, 1 / sums)
         grad_states, grad_rows = self.states_PD[part], self.table_RD[: self.rows]
         if states.dtype != grad_states.dtype:
             shares = torch.mul(exponentials, (SHARES / sums)[:, None], out=tile)
@@ -205,21 +211,58 @@ class _Gradients:
             grad_rows.add_(product(shares[:, : self.rows].T, states), alpha=1 / SHARES)
         else:
             # Dividing tensors of width D, not the tile, saves a pass over the tile.
+            grad_rows.addmm_(table_part.T, states / sums[:, None])
+            if competing.scale_C is not None:
+                table_part *= competing.scale_C
             torch.mm(table_part, competing.rows_CD, out=grad_states)
             if competing.further_ED is not None:
                 grad_states.addmm_(exponentials[:, self.rows :], competing.further_ED)
             grad_states /= sums[:, None]
-            grad_rows.addmm_(table_part.T, states / sums[:, None])
-        if self.bias_C is not None:
-            self.bias_C.addmv_(table_part.T, 1 / sums)
 
-    def subtract_targets(self, rows_CD: Tensor, states_PD: Tensor, targets_P: Tensor) -> None:
-        """Subtract the gradient of the targets' logits, for all states."""
+    def subtract_targets(
+        self, competing: LogitRows, states_PD: Tensor, targets_P: Tensor, weight: float
+    ) -> None:
+        """Subtract `weight` times the gradient of the targets' logits, for all states."""
         dtype = self.states_PD.dtype
-        self.states_PD.sub_(rows_CD[targets_P])
-        self.table_RD.index_add_(0, targets_P, states_PD.to(dtype), alpha=-1)
+        targets_PD = competing.rows_CD[targets_P]
+        if competing.scale_C is not None:
+            targets_PD *= competing.scale_C[targets_P][:, None]
+        self.states_PD.sub_(targets_PD, alpha=weight)
+        self.table_RD.index_add_(0, targets_P, states_PD.to(dtype), alpha=-weight)
         if self.bias_C is not None:
-            self.bias_C.index_add_(0, targets_P, torch.ones_like(targets_P, dtype=dtype), alpha=-1)
+            ones_P = torch.ones_like(targets_P, dtype=dtype)
+            self.bias_C.index_add_(0, targets_P, ones_P, alpha=-weight)
+
+    def subtract_means(
+        self, mean_row_D: Tensor, sum_D: Tensor, states: int, smoothing: Smoothing
+    ) -> None:
+        """Subtract the gradient of the items' mean logit, times the share that is spread.
+
+        `sum_D` is the sum of all states, of which there are `states`.
+        """
+        part = smoothing.share / smoothing.items
+        self.states_PD.sub_(mean_row_D, alpha=smoothing.share)
+        self.table_RD[: smoothing.items].sub_(sum_D, alpha=part)
+        if self.bias_C is not None:
+            self.bias_C[: smoothing.items] -= part * states
+
+
+def _sum_of_mean_scores(
+    competing: LogitRows, states_PD: Tensor, smoothing: Smoothing, grads: _Gradients | None
+) -> Tensor:
+    """float64 scalar: the mean score of all items, summed over states; its part of `grads`.
+
+    The sum of a state's scores is one product with the sum of the rows.
+    """
+    dtype = torch.promote_types(states_PD.dtype, torch.float32)
+    mean_row_D = competing.mean_row(smoothing.items, dtype)
+    sum_D = states_PD.sum(0, dtype=dtype)
+    if grads is not None:
+        grads.subtract_means(mean_row_D, sum_D, len(states_PD), smoothing)
+    total = (mean_row_D.double() * sum_D.double()).sum()
+    if competing.bias_C is not None:
+        total += competing.bias_C[: smoothing.items].double().mean() * len(states_PD)
+    return total
 
 
 def aligned_tile(like: Tensor, height: int, columns: int) -> Tensor:
@@ -238,6 +281,7 @@ def is_safe(
     table_CD: Tensor,
     bias_C: Tensor | None = None,
     further_ED: Tensor | None = None,
+    scale_C: Tensor | None = None,
 ) -> bool:
     """Whether a bound shows that every |logit| is below `SAFE_LOGIT`.
 
@@ -247,7 +291,10 @@ def is_safe(
         return False
     if len(states_PD) == 0:
         return True
-    norms = [table.norm(dim=1).amax() for table in (table_CD, further_ED) if table is not None]
+    norms_C = table_CD.norm(dim=1)
+    norms = [(norms_C if scale_C is None else norms_C * scale_C).amax()]
+    if further_ED is not None:
+        norms.append(further_ED.norm(dim=1).amax())
     # The inequality of Cauchy and Schwarz.
     bound = states_PD.norm(dim=1).amax() * torch.stack(norms).amax()
     bound = bound if bias_C is None else bound + bias_C.abs().amax()
@@ -262,6 +309,7 @@ def top_one(
     *,
     rows: int | None = None,
     further_ED: Tensor | None = None,
+    scale_R: Tensor | None = None,
 ) -> Tensor:
     """int64 scalar: how many states score their target above every other row that competes.
 
@@ -269,7 +317,8 @@ def top_one(
     The same rows compete as in `softmax_loss`.
     """
     correct = targets_P.new_zeros(())
-    competing = _LogitRows(table_RD[:rows], further_ED, bias_C)
+    scale_C = None if scale_R is None else scale_R[:rows]
+    competing = LogitRows(table_RD[:rows], further_ED, bias_C, scale_C)
     height = tile_rows(competing.columns, states_PD.device)
     buffer = aligned_tile(table_RD, min(height, len(states_PD)), competing.columns)
     with torch.no_grad(), without_autocast(states_PD):
@@ -287,11 +336,13 @@ def all_scores(
     *,
     rows: int | None = None,
     further_ED: Tensor | None = None,
+    scale_R: Tensor | None = None,
 ) -> Tensor:
     """[P, C + E]: scores of all rows that compete, as in `softmax_loss`; without autocast."""
     with without_autocast(states_PD):
         states_PD = states_PD.to(table_RD.dtype)
         scores_PC = states_PD @ table_RD[:rows].T
+        scores_PC = scores_PC if scale_R is None else scores_PC * scale_R[:rows]
         scores_PC = scores_PC if bias_C is None else scores_PC + bias_C
         if further_ED is None:
             return scores_PC
@@ -307,11 +358,16 @@ def softmax_loss(
     rows: int | None = None,
     further_ED: Tensor | None = None,
     bf16: bool = False,
+    scale_R: Tensor | None = None,
+    smoothing: Smoothing = Smoothing(),
 ) -> Tensor:
     """Scalar: the sum over P of -log softmax(table h + bias)[target]; 0 if P = 0.
 
     The first `rows` rows of the table compete (None: all), and the rows of `further_ED` [E, D],
-    which are never targets and get no gradient. With `bf16` the factors of fp32 products are
+    which are never targets and get no gradient. Products with the table's rows are multiplied by
+    `scale_R` [R], which gets no gradient, if given. With a `smoothing` of share e over V items,
+    -log softmax is weighted by 1 - e at the target and by e / V at every item, instead of by 1 at
+    the target (Szegedy et al. 2016, section 7). With `bf16` the factors of fp32 products are
     rounded to bf16, as under bf16 autocast. Differentiable once, with respect to states, table and
     bias.
     """
@@ -321,6 +377,14 @@ def softmax_loss(
     rows = len(table_RD) if rows is None else rows
     with without_autocast(states_PD):
         total: Tensor = _TiledCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            states_PD.to(table_RD.dtype), table_RD, bias_C, further_ED, targets_P, rows, low_dtype
+            states_PD.to(table_RD.dtype),
+            table_RD,
+            bias_C,
+            further_ED,
+            targets_P,
+            rows,
+            low_dtype,
+            scale_R,
+            smoothing,
         )
     return total
