@@ -58,6 +58,7 @@ from research.studies.cells import (
 )
 from research.studies.search import ASHA, TPE, MedianPruner, RandomSearch
 from research.studies.space import Trial
+from research.training.averaging import CheckpointAverage, ExponentialMovingAverage
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
@@ -70,12 +71,14 @@ __all__ = [
     "BatchConfig",
     "BayesianPersonalizedRanking",
     "BinaryCrossEntropy",
+    "CheckpointAverage",
     "ClozeConfig",
     "ComputeConfig",
     "ContrastConfig",
     "Corpus",
     "EvaluationConfig",
     "EveryPrefix",
+    "ExponentialMovingAverage",
     "FullSoftmax",
     "GRUConfig",
     "GeneralizedBCE",

@@ -67,6 +67,7 @@ from research.runs.execute import RunOptions, execute
 from research.runs.parts import RunParts
 from research.storage.json_files import write_json
 from research.storage.records import RunSummary
+from research.training.averaging import CheckpointAverage, ExponentialMovingAverage
 from research.training.config import StageConfig, ValidationConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.one_objective import OneObjective
@@ -114,6 +115,7 @@ def stage(name: str, objectives: dict[str, ObjectiveConfig], **changes: Any) -> 
 RANKS = stage("ranks", {"next": NextItemConfig()}, steps=2)
 VALIDATED = ValidationConfig(metric="mrr", patience=3)
 PREFIXES = EveryPrefix()
+EMA = ExponentialMovingAverage(decay=0.8)
 ALL_SIX = stage("train", SIX, epochs=4, steps=None, validation=VALIDATED)
 TWO_STAGES = (
     stage(
@@ -198,6 +200,13 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
         stage(
             "train", {"next": NextItemConfig()}, batches=BatchConfig(sequences_per_batch=2),
             steps=40,
+        ),
+    ),
+    "averaged": (
+        stage("pretrain", FOUR, averaging=CheckpointAverage(last=None)),
+        stage(
+            "finetune", {"next": SIX["next"]}, steps=None, epochs=3, validation=VALIDATED,
+            averaging=EMA,
         ),
     ),
     "attributes read": (
