@@ -26,6 +26,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.contrast import ContrastConfig
+from research.objectives.dropout_views import DropoutViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import (
@@ -76,6 +77,7 @@ __all__ = [
     "ComputeConfig",
     "ContrastConfig",
     "Corpus",
+    "DropoutViews",
     "EvaluationConfig",
     "EveryPrefix",
     "ExponentialMovingAverage",

@@ -47,6 +47,7 @@ from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
+from research.objectives.dropout_views import DropoutViews
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import (
     BayesianPersonalizedRanking,
@@ -190,6 +191,13 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
         stage(
             "train", {"next": SIX["next"], "contrast": ContrastConfig(temperature=0.5), **FOUR},
             batches=BatchConfig(sequences_per_batch=4),
+        ),
+    ),
+    "rows coupled by same targets": (
+        stage(
+            "train",
+            {"next": SIX["next"], "contrast": ContrastConfig(corruption=DropoutViews())},
+            windows=PREFIXES, batches=BatchConfig(sequences_per_batch=4),
         ),
     ),
     "weights learned": (stage("train", SIX, combination=UncertaintyWeights()),),
