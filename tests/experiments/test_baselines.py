@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from baselines import bert4rec, esasrec, gru4rec, hstu, s3rec, sasrec
+from baselines import bert4rec, cl4srec, esasrec, gru4rec, hstu, s3rec, sasrec
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
@@ -19,6 +19,7 @@ from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.contrast import ContrastConfig, TwoViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import (
@@ -439,3 +440,19 @@ def test_gru4rec_in_batch_has_the_network_of_the_authors_parameter_file() -> Non
         loss=InBatchSoftmax(log_q=True), head=HeadConfig(table="tied", bias=True)
     )
     assert only_stage(config).batches.sequences_per_batch == 32
+
+
+@pytest.mark.parametrize("name", ["bce", "full_softmax"])
+def test_cl4srec_is_sasrec_with_a_contrast_beside_it(name: str) -> None:
+    config, plain = getattr(cl4srec, name)(), getattr(sasrec, name)()
+    (stage,), (plain_stage,) = config.stages, plain.stages
+    assert replace(config, stages=plain.stages) == plain
+    assert replace(stage, objectives=plain_stage.objectives) == plain_stage
+    objectives = dict(stage.objectives)
+    views = TwoViews(
+        operators=("crop", "mask", "reorder"), crop_share=0.6, mask_share=0.3, reorder_share=0.6
+    )
+    assert objectives.pop("contrast") == ContrastConfig(
+        weight=0.1, corruption=views, similarity="dot", temperature=1.0
+    )
+    assert objectives == plain_stage.objectives
