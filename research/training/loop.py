@@ -39,10 +39,10 @@ def train(
     """Train a stage to its end, from its last checkpoint if it has one, and return its final state.
 
     Afterwards `model` holds the best weights (the last ones if the stage does not validate), both
-    averaged where the stage averages weights. Raises
-    `FloatingPointError` when more steps than allowed are not finite, `MemoryError` when a step does
-    not fit into memory, `InputError` when an objective has no targets or the checkpoint does not
-    fit, and `research.distributed.signals.Stopped` after a signal, once a checkpoint is written.
+    averaged where the stage averages weights. Raises `FloatingPointError` when more steps than
+    allowed are not finite, `MemoryError` when a step does not fit into memory, `InputError` when an
+    objective has no targets or the checkpoint does not fit, and
+    `research.distributed.signals.Stopped` after a signal, once a checkpoint is written.
     """
     weights = place_weights(model, run, config.averaging)
     optimizer = build_optimizer(config.optimizer, weights.trained)
