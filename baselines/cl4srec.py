@@ -1,11 +1,11 @@
 """CL4SRec: SASRec's next item beside a contrast of two augmented views (Xie et al., ICDE 2022).
 
 A step's loss is that of the next item plus lambda = 0.1 times InfoNCE over two views of each of its
-rows, each cropped to 60 % of its items, masked by 30 % or reordered in 60 % (`TwoViews`). Operators
-and lambda are those of Qiu et al.'s implementation (RuihongQiu/DuoRec, `CL4SRec.yaml` and
-`sequential_dataloader.py`); the paper chooses shares and lambda for each data set, in a search
-that was not at hand. The encoder and all else are those of `baselines.sasrec`, so that the
-contrast alone differs from the recipe of the same name there.
+rows, each cropped to 60 % of its items, masked by 30 % or reordered in 60 % (`TwoViews`). These
+shares and lambda are those of Qiu et al.'s implementation (RuihongQiu/DuoRec: `CL4SRec.yaml`, and
+the data loader); the paper chooses them for each data set, in a search that was not at hand. The
+encoder and all else are those of `baselines.sasrec`, so that the contrast alone differs from the
+recipe of the same name there.
 
 Departures from Qiu et al.'s code: it draws the two operators of a row without replacement, the
 paper draws each by itself, as here; and it predicts the last item of each prefix alone, the paper
