@@ -2,8 +2,9 @@
 
 A stage's folder holds `step_N/{model.safetensors, optimizer.safetensors, state.json}`, from which
 it continues, and `best_N/{model.safetensors, state.json}`, the weights of the best validation so
-far. The state of a `step_N` names its `best_N`. All else that a run needs is a pure function of
-(seed, step). See docs/pitfalls.md, "pickled config in the checkpoint".
+far. The state of a `step_N` names its `best_N`. Where weights are averaged, model.safetensors holds
+the average, and `step_N/averaging.safetensors` the weights that train. All else that a run needs is
+a pure function of (seed, step). See docs/pitfalls.md, "pickled config in the checkpoint".
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +32,12 @@ from research.storage.untrusted import file_inside
 
 FORMAT_VERSION = 2
 STEP, BEST = "step", "best"
+# The files of tensors; a checkpoint of best weights has the first alone.
+MODEL, OPTIMIZER, AVERAGING = TENSOR_FILES = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "averaging.safetensors",
+)
 
 
 class DamagedCheckpoint(InputError):
@@ -42,18 +50,22 @@ def save(
     optimizer: torch.optim.Optimizer | None,
     state: Mapping[str, object],
     *,
+    averaging: Mapping[str, Tensor] = MappingProxyType({}),
     on_host: Callable[[Tensor], Tensor] = on_host,
 ) -> None:
     """Write a checkpoint; a crash at any moment leaves the previous one or the new one.
 
-    `state` holds the corpus's `fingerprint`: item ids mean nothing without it. `on_host` gathers
-    tensors that are split over processes. `OSError` when the disk is full or fails.
+    `state` holds the corpus's `fingerprint`: item ids mean nothing without it. `averaging` are
+    `AveragedWeights.tensors`; without any there is no file of them. `on_host` gathers tensors that
+    are split over processes. `OSError` when the disk is full or fails.
     """
     with whole_folder(folder, replaces=True) as partial:
-        _write_tensors(weights_of(module, on_host), partial / "model.safetensors")
+        _write_tensors(weights_of(module, on_host), partial / MODEL)
         if optimizer is not None:
-            moments = moments_of(optimizer, on_host)
-            _write_tensors(moments, partial / "optimizer.safetensors")
+            _write_tensors(moments_of(optimizer, on_host), partial / OPTIMIZER)
+        if averaging:
+            on_hosts = {name: on_host(tensor) for name, tensor in averaging.items()}
+            _write_tensors(on_hosts, partial / AVERAGING)
         sums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
         text = state_text({"format": FORMAT_VERSION, "sha256": sums, **state})
         with path_in_errors(partial / "state.json"):
@@ -228,9 +240,9 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, object]:
             f"{fingerprint}; its item ids would mean other items"
         )
     sums = state.get("sha256")
-    if not isinstance(sums, dict) or "model.safetensors" not in sums:
+    if not isinstance(sums, dict) or MODEL not in sums:
         raise DamagedCheckpoint(f"{path} is damaged (sha256 is {sums!r:.100})")
-    for name in ("model.safetensors", "optimizer.safetensors"):
+    for name in TENSOR_FILES:
         file = folder / name
         if file.is_file() is not (name in sums):
             raise DamagedCheckpoint(
@@ -257,7 +269,7 @@ def _state_of(folder: Path) -> dict[str, object]:
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of a checkpoint's module, by name; `DamagedCheckpoint` when they cannot
     be read."""
-    return _read_tensors(folder / "model.safetensors")
+    return _read_tensors(folder / MODEL)
 
 
 def read_optimizer(folder: Path) -> dict[str, Tensor]:
@@ -266,12 +278,20 @@ def read_optimizer(folder: Path) -> dict[str, Tensor]:
     NUMBER counts the optimizer's parameters from 0. `DamagedCheckpoint` when the file is missing or
     cannot be read; `InputError` when it is a link out of the checkpoints' folder.
     """
-    return _read_tensors(folder / "optimizer.safetensors")
+    return _read_tensors(folder / OPTIMIZER)
+
+
+def read_averaging(folder: Path) -> dict[str, Tensor]:
+    """Return what a checkpoint holds beside averaged weights, by name; errors as `read_optimizer`.
+
+    It is empty where the checkpoint has no averaged weights.
+    """
+    return _read_tensors(folder / AVERAGING) if (folder / AVERAGING).exists() else {}
 
 
 def load_weights(folder: Path, module: nn.Module) -> None:
     """Fill the module from a checkpoint; `InputError` lists names and shapes that do not fit."""
-    fill_weights(read_weights(folder), module, str(folder / "model.safetensors"))
+    fill_weights(read_weights(folder), module, str(folder / MODEL))
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

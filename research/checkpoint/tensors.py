@@ -27,24 +27,34 @@ def fill_weights(
     *,
     local_part: Callable[[Tensor, Tensor], Tensor] = local_part,
 ) -> None:
-    """Fill the module's parameters; `InputError` lists every name and shape that does not match.
+    """Fill the module's parameters as `fill_tensors` does."""
+    fill_tensors(stored, dict(module.named_parameters()), source, local_part=local_part)
+
+
+@torch.no_grad()
+def fill_tensors(
+    stored: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    source: str,
+    *,
+    local_part: Callable[[Tensor, Tensor], Tensor] = local_part,
+) -> None:
+    """Fill tensors by name; `InputError` lists every name and shape that does not match.
 
     `source` names the file in the message. `local_part` gives a process its part of a tensor that
     is split.
     """
-    parameters = dict(module.named_parameters())
-    problems = [f"missing {name}" for name in sorted(parameters.keys() - stored.keys())]
-    problems += [f"unknown {name}" for name in sorted(stored.keys() - parameters.keys())]
+    problems = [f"missing {name}" for name in sorted(targets.keys() - stored.keys())]
+    problems += [f"unknown {name}" for name in sorted(stored.keys() - targets.keys())]
     problems += [
-        f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(parameters[name].shape)}"
-        for name in sorted(stored.keys() & parameters.keys())
-        if stored[name].shape != parameters[name].shape
+        f"{name} has shape {tuple(stored[name].shape)}, expected {tuple(targets[name].shape)}"
+        for name in sorted(stored.keys() & targets.keys())
+        if stored[name].shape != targets[name].shape
     ]
     if problems:
         raise InputError(f"{source} does not fit this configuration: {'; '.join(problems)}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(local_part(stored[name], parameter))
+    for name, target in targets.items():
+        target.copy_(local_part(stored[name], target))
 
 
 def fill_optimizer(

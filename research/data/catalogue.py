@@ -62,6 +62,18 @@ class Histories:
         return torch.from_numpy(np.unique(users * self.num_items + items)).to(self.device)
 
     @cached_property
+    def target_keys_M(self) -> Tensor:
+        """int64 [M], sorted: item * N + index in `items_N`, of all but each user's first item.
+
+        So the places where an item follows others stand together, in the order of users.
+        """
+        indices_N = torch.arange(len(self.items_N), device=self.device)
+        is_first_N = torch.zeros_like(indices_N, dtype=torch.bool)
+        is_first_N[self.offsets_U[:-1][self.lengths_U > 0]] = True
+        keys_N = self.items_N * len(indices_N) + indices_N
+        return keys_N[~is_first_N].sort().values
+
+    @cached_property
     def lengths_U(self) -> Tensor:
         """int64 [U]: the number of interactions of each user."""
         return self.offsets_U.diff()

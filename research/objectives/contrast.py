@@ -1,9 +1,10 @@
-"""Contrast of two augmented views of each history (CL4SRec, Xie et al. 2022, eq. 2-6).
+"""Contrast of two views of each history (CL4SRec, Xie et al. 2022, eq. 2-6).
 
-The encoder reads each row twice. Each of these two views is changed by an operator drawn for it: it
-is cropped to neighbouring items, has some items masked, or has a stretch of items reordered. With z
-the state of a view's newest token, z' that of the row's other view, and N the states of all views
-of the step's other rows, over all processes, the loss is InfoNCE,
+The encoder reads two views of each row. In CL4SRec each is changed by an operator drawn for it: it
+is cropped to neighbouring items, has some items masked, or has a stretch of items reordered; the
+views of DuoRec are in `research/objectives/dropout_views.py`. With z the state of a view's newest
+token, z' that of the row's other view, and N the states of all views of the step's other rows, over
+all processes, the loss is InfoNCE,
 
     -log( exp(sim(z, z') / t) / (exp(sim(z, z') / t) + sum over z" in N of exp(sim(z, z") / t)) )
 
@@ -34,11 +35,18 @@ from research.randomness import below, fold, seed_of
 Operator = Literal["crop", "mask", "reorder"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TwoViews(Corruption):
-    """Two views of each row that has an item, each changed by an operator drawn for it."""
+class PairedViews(Corruption):
+    """Abstract: two sequences, neighbours, for each row with enough items; the newest tokens are
+    picked. Subclasses are frozen dataclasses."""
 
     causal: ClassVar[bool] = True
+    fewest_items: ClassVar[int] = 1
+    """The items that a row must have at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoViews(PairedViews):
+    """Two views of each row that has an item, each changed by an operator drawn for it."""
 
     operators: tuple[Operator, ...] = ("crop", "mask", "reorder")
     """The operators to draw from, with equal probabilities."""
@@ -119,11 +127,11 @@ class TwoViews(Corruption):
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastConfig(ObjectiveConfig):
-    """CL4SRec's contrastive objective."""
+    """The contrastive objective of CL4SRec, and by its corruption that of DuoRec."""
 
     weight: float = 0.1
     """Weight among the stage's objectives (lambda; the paper finds 0.1 good beside SASRec's)."""
-    corruption: TwoViews = TwoViews()
+    corruption: PairedViews = TwoViews()
     """How the two views are made."""
     similarity: Literal["dot", "cosine"] = "dot"
     """How two states are compared: by their inner product, or by that of the normalized states."""
@@ -141,7 +149,7 @@ class ContrastConfig(ObjectiveConfig):
 
 
 class Contrast(Objective):
-    """The contrastive objective; its loss is counted for each view, two for each row with an item.
+    """The contrastive objective; its loss is counted for each view, two for each row in the view.
 
     It has no accuracy, as that would depend on the batch size: the more rows in the step, the more
     views compete with a view's partner.
@@ -149,7 +157,7 @@ class Contrast(Objective):
 
     def __init__(self, config: ContrastConfig) -> None:
         super().__init__()
-        self.corruption = config.corruption
+        self.corruption: PairedViews = config.corruption
         self.similarity = config.similarity
         self.temperature = config.temperature
 
@@ -159,7 +167,7 @@ class Contrast(Objective):
         return "states"
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """The newest token of each sequence, two for each row that has an item; one target each."""
+        """The newest token of each sequence, two for each row that takes part; one target each."""
         return Targets.of_picked(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
@@ -172,6 +180,12 @@ class Contrast(Objective):
         """Scalar: the sum over this process's views, with all processes' rows as negatives."""
         scores_PQ = self._scores(states_PD, others_QD)
         return F.cross_entropy(scores_PQ, self._partners(states_PD), reduction="sum")
+
+    def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
+        """A reason where no row has as many items as its views take; else None."""
+        if longest >= self.corruption.fewest_items:
+            return None
+        return f"no row has the {self.corruption.fewest_items} items that its views take"
 
     def _scores(self, states_PD: Tensor, others_QD: Tensor) -> Tensor:
         """[P, P + Q]: each view's similarity with all views, over t; minus infinity with itself.

@@ -26,6 +26,7 @@ from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.contrast import ContrastConfig
+from research.objectives.dropout_views import DropoutViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import (
@@ -59,6 +60,7 @@ from research.studies.cells import (
 )
 from research.studies.search import ASHA, TPE, MedianPruner, RandomSearch
 from research.studies.space import Trial
+from research.training.averaging import CheckpointAverage, ExponentialMovingAverage
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
@@ -71,12 +73,15 @@ __all__ = [
     "BatchConfig",
     "BayesianPersonalizedRanking",
     "BinaryCrossEntropy",
+    "CheckpointAverage",
     "ClozeConfig",
     "ComputeConfig",
     "ContrastConfig",
     "Corpus",
+    "DropoutViews",
     "EvaluationConfig",
     "EveryPrefix",
+    "ExponentialMovingAverage",
     "FullSoftmax",
     "GRUConfig",
     "GeneralizedBCE",

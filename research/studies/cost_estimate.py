@@ -26,6 +26,7 @@ from research.runs.config import RunConfig
 from research.runs.parts import RunParts, StageParts, stage_parts
 from research.storage.run_folder import RunFolder
 from research.training.allocator import give_back_free_memory
+from research.training.averaging import held_by_averages
 from research.training.limits import Limits
 from research.training.loop import train
 from research.training.optimizer import held_by_updates
@@ -155,8 +156,10 @@ def _estimate_stage(
     trial = _train_briefly(run_parts, stage, accelerator, seconds=one.seconds + TRIAL_SECONDS)
     peak = trial.peak_bytes
     if held is not None and peak is not None:
-        # Moments and dense gradients were made in the trial, and do not grow with the batch.
+        # Moments, dense gradients and averages were made in the trial, and do not grow with the
+        # batch.
         held += held_by_updates(config.optimizer, stage.model)
+        held += held_by_averages(config.averaging, stage.model)
         peak += round(max(0, peak - held) * (_largest_batch(stage, trial.step) - 1.0))
     if min(limits.steps, limits.rows, limits.tokens) == math.inf:
         assert config.seconds is not None, "a stage has a limit"

@@ -70,36 +70,47 @@ class Checkpointer:
         With `best` the weights are first written as the best ones, under the step that
         `state.best_step` names. All processes call it together.
         """
-        if best:
-            assert state.best_step == state.step
-            self._write(checkpoint.BEST, None, state)
-        self._saved_at, self._asked = time.monotonic(), False
-        self._write(checkpoint.STEP, self.optimizer, state)
+        with self.weights.averaged.in_module():
+            if best:
+                assert state.best_step == state.step
+                self._write(checkpoint.BEST, None, {}, state)
+            self._saved_at, self._asked = time.monotonic(), False
+            self._write(checkpoint.STEP, self.optimizer, self.weights.averaged.tensors(), state)
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         ACTIVITY.progress()
 
-    def _write(self, kind: str, optimizer: torch.optim.Optimizer | None, state: StageState) -> None:
+    def _write(
+        self,
+        kind: str,
+        optimizer: torch.optim.Optimizer | None,
+        averaging: Mapping[str, Tensor],
+        state: StageState,
+    ) -> None:
         target = checkpoint.folder_of(self.stage, kind, state.step)
         record = {"fingerprint": self.fingerprint, **asdict(state)}
         trained, on_host = self.weights.trained, self.weights.on_host
         if self.processes.main:
-            checkpoint.save(target, trained, optimizer, record, on_host=on_host)
+            checkpoint.save(
+                target, trained, optimizer, record, averaging=averaging, on_host=on_host
+            )
         elif self.weights.sharded:
             # Every process sends its parts to the main process, in the order in which that one
             # receives them.
             weights_of(trained, on_host)
             if optimizer is not None:
                 moments_of(optimizer, on_host)
+            for tensor in averaging.values():
+                on_host(tensor)
 
     def load(self) -> StageState:
-        """Fill weights and optimizer from the newest undamaged checkpoint, and return its state.
+        """Fill everything from the newest undamaged checkpoint, and return the stage's state in it.
 
-        Without a checkpoint nothing is filled and the state is that of a new stage. `InputError`
-        when all checkpoints are damaged, or when one belongs to another corpus, version or
-        configuration. All processes call it together.
+        That is weights, averages and optimizer. Without a checkpoint nothing is filled and the
+        state is that of a new stage. `InputError` when all checkpoints are damaged, or when one
+        belongs to another corpus, version or configuration. All processes call it together.
         """
-        weights, moments = dict[str, Tensor](), dict[str, Tensor]()
+        weights, moments, averaging = (dict[str, Tensor]() for _ in range(3))
 
         def read() -> tuple[str, Mapping[str, object]] | None:
             if (
@@ -110,6 +121,7 @@ class Checkpointer:
             folder, stored = checkpoint.newest_state(self.stage, self.fingerprint)
             weights.update(checkpoint.read_weights(folder))
             moments.update(checkpoint.read_optimizer(folder))
+            averaging.update(checkpoint.read_averaging(folder))
             return str(folder), stored
 
         newest = self.processes.from_main(read)
@@ -118,14 +130,15 @@ class Checkpointer:
         path, stored = newest
         state = state_of(stored, path)
         local_part = self.weights.local_part
-        tensors = self.processes.tensors_of_main(weights)
-        fill_weights(
-            tensors, self.weights.trained, f"{path}/model.safetensors", local_part=local_part
-        )
+        with self.weights.averaged.in_module():
+            tensors = self.processes.tensors_of_main(weights)
+            source = f"{path}/{checkpoint.MODEL}"
+            fill_weights(tensors, self.weights.trained, source, local_part=local_part)
+            tensors = self.processes.tensors_of_main(averaging)
+            self.weights.averaged.fill(tensors, f"{path}/{checkpoint.AVERAGING}", local_part)
         tensors = self.processes.tensors_of_main(moments)
-        fill_optimizer(
-            tensors, self.optimizer, f"{path}/optimizer.safetensors", local_part=local_part
-        )
+        source = f"{path}/{checkpoint.OPTIMIZER}"
+        fill_optimizer(tensors, self.optimizer, source, local_part=local_part)
         if self.processes.main:
             checkpoint.prune(self.stage, state.step, self.plan.keep)
         return state
@@ -133,9 +146,10 @@ class Checkpointer:
     def load_result(self, state: StageState) -> None:
         """Fill the model with a finished stage's result: its best weights, or else the last ones.
 
-        All processes call it together.
+        Both are averaged, where the stage averages. All processes call it together.
         """
         self.accelerator.wait_for_everyone()
+        self.weights.averaged.put_into_module()
         self.weights.gather_into_model()
         if state.best_step is None:
             return

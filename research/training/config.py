@@ -17,6 +17,7 @@ from research.data.loader import BatchConfig
 from research.data.windows import LastItems, WindowsConfig
 from research.errors import InputError
 from research.objectives.base import ObjectiveConfig
+from research.training.averaging import AveragingConfig
 from research.training.combination import CombinationConfig, WeightedSum
 from research.training.optimizer import OptimizerConfig
 
@@ -85,6 +86,9 @@ class StageConfig:
     """Optimizer, gradient clipping and learning-rate schedule."""
     combination: CombinationConfig = WeightedSum()
     """How the objectives' losses become one update."""
+    averaging: AveragingConfig | None = None
+    """Which average of the weights is validated, kept, ranked with and handed to the next stage,
+    while training goes on from the weights themselves; None: none, these weights are used."""
     normalize: Literal["terms", "sequences"] = "terms"
     """What each objective's sum of losses is divided by: "terms" is its own count; "sequences" is
     the number of rows that it was shown (so that weights are weights of sums, as S3-Rec's are)."""

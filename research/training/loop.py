@@ -38,12 +38,13 @@ def train(
 ) -> StageState:
     """Train a stage to its end, from its last checkpoint if it has one, and return its final state.
 
-    Afterwards `model` holds the best weights (the last ones if the stage does not validate). Raises
-    `FloatingPointError` when more steps than allowed are not finite, `MemoryError` when a step does
-    not fit into memory, `InputError` when an objective has no targets or the checkpoint does not
-    fit, and `research.distributed.signals.Stopped` after a signal, once a checkpoint is written.
+    Afterwards `model` holds the best weights (the last ones if the stage does not validate), both
+    averaged where the stage averages weights. Raises `FloatingPointError` when more steps than
+    allowed are not finite, `MemoryError` when a step does not fit into memory, `InputError` when an
+    objective has no targets or the checkpoint does not fit, and
+    `research.distributed.signals.Stopped` after a signal, once a checkpoint is written.
     """
-    weights = place_weights(model, run)
+    weights = place_weights(model, run, config.averaging)
     optimizer = build_optimizer(config.optimizer, weights.trained)
     checkpoints = Checkpointer(config.name, loader.corpus.fingerprint, run, weights, optimizer)
     state = resume_extended(checkpoints.load(), config, loader.num_rows, run.extended_after)
@@ -75,6 +76,7 @@ def train(
                 logs_line = ends_epoch_now or next_state.step % steps_a_line == 0
                 factor = lr_factor(state, config, limits)
                 result = train_step(batch, state, factor, measured=logs_line)
+                weights.averaged.after_step(next_state.step)
                 state = train_step.complete(next_state) if logs_line else next_state
                 heap.after_step()
                 log.step(result, state, max(limits.share(state), interruption.time_share))
@@ -91,8 +93,9 @@ def train(
                 state = save(state)
             finished = limits.reached(state) or interruption.time_is_up
             state = replace(state, epoch=state.epoch + 1, finished=finished)
+            weights.averaged.after_epoch(state.epoch)
             if run.validate is not None and validates(config, state):
-                with clock.measure("validation"):
+                with clock.measure("validation"), weights.averaged.in_module():
                     values = weights.validate_with_full_weights(run.validate)
                 state = after_validation(state, values, config)
                 log.validation(state, values)

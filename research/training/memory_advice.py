@@ -44,6 +44,8 @@ class StepSize:
     micro_batches: int = 1
     """Micro-batches that a process's share of a step is cut into; `rows` and `tokens` are of
     one."""
+    averages: int = 0
+    """Copies of the weights that are held for their average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,10 @@ def largest_parts(size: StepSize) -> list[Part]:
     ]
     weights = 4 * FLOAT * size.parameters
     parts.append(Part(name="weights and their optimizer", bytes=weights, remedies=(narrower,)))
+    if size.averages:
+        fewer = ("a smaller averaging.last",) if size.averages > 1 else (narrower,)
+        averages = size.averages * FLOAT * size.parameters
+        parts.append(Part(name="averages of weights", bytes=averages, remedies=fewer))
     if size.negatives:
         gathered = size.items > 512 * num_candidates
         parts.append(

@@ -88,7 +88,7 @@ class TrainStep:
         ]
         self.objective_weights = {key: part.weight for key, part in config.objectives.items()}
         self.combination = trained.combination
-        self.memory = StepMemory(trained, accelerator.device, config.batches.micro_batches)
+        self.memory = StepMemory(trained, accelerator.device, config)
         self.finite = FiniteCheck(config, state, self.processes, run.folder, say)
         self.recompiles = RecompileDetector() if trained.encoder.compiles else None
         restore_scale(accelerator, state)

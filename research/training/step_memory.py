@@ -9,6 +9,7 @@ import torch
 
 from research.data.batch import Batch
 from research.distributed.failures import is_out_of_memory
+from research.training.config import StageConfig
 from research.training.memory_advice import Peak, StepSize, advice
 from research.training.multi_objective import MultiObjectiveModel
 
@@ -17,11 +18,12 @@ class StepMemory:
     """What is known of the memory that a stage's steps need on one process's device."""
 
     def __init__(
-        self, model: MultiObjectiveModel, device: torch.device, micro_batches: int
+        self, model: MultiObjectiveModel, device: torch.device, config: StageConfig
     ) -> None:
         self.model = model
         self.device = device
-        self.micro_batches = micro_batches
+        self.micro_batches = config.batches.micro_batches
+        self.averages = 0 if config.averaging is None else config.averaging.copies
         # Tokens of the largest micro-batch that fitted.
         self._fitted = 0
 
@@ -58,6 +60,7 @@ class StepMemory:
             if self.model.couples_rows
             else 0,
             micro_batches=number,
+            averages=self.averages,
         )
 
     def _peak(self) -> Peak | None:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from research.checkpoint.tensors import on_host
+from research.training.averaging import AveragedWeights, AveragingConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import StageRun, Validate
 
@@ -25,6 +26,8 @@ class Weights(ABC):
     sharded = False
     """Whether each process holds only a part of the parameters, so that all must read them
     together."""
+    averaged: AveragedWeights
+    """The average of the weights of `trained`, which `place_weights` sets."""
 
     def __init__(self, model: MultiObjectiveModel, trained: MultiObjectiveModel) -> None:
         self.model = model
@@ -94,8 +97,17 @@ class WholeWeights(Weights):
         return stored
 
 
-def place_weights(model: MultiObjectiveModel, run: StageRun) -> Weights:
-    """Return the model's weights where a stage trains them; one process has nothing to split."""
+def place_weights(
+    model: MultiObjectiveModel, run: StageRun, averaging: AveragingConfig | None = None
+) -> Weights:
+    """Return the model's weights where a stage trains them, and their average by `averaging`."""
+    weights = _where_trained(model, run)
+    weights.averaged = AveragedWeights(averaging, weights.trained, run.accelerator.device)
+    return weights
+
+
+def _where_trained(model: MultiObjectiveModel, run: StageRun) -> Weights:
+    """Return the model's weights, sharded if the run says so; one process has nothing to split."""
     if not run.shard_weights or run.accelerator.num_processes == 1:
         return WholeWeights(model, run.accelerator)
     # Imported here, since it imports torch's FSDP, which other runs do not need.

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from baselines import bert4rec, esasrec, gru4rec, hstu, s3rec, sasrec
+from baselines import bert4rec, cl4srec, duorec, esasrec, gru4rec, hstu, s3rec, sasrec
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
@@ -19,6 +19,8 @@ from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.cloze import ClozeConfig
+from research.objectives.contrast import ContrastConfig, TwoViews
+from research.objectives.dropout_views import DropoutViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import (
@@ -439,3 +441,51 @@ def test_gru4rec_in_batch_has_the_network_of_the_authors_parameter_file() -> Non
         loss=InBatchSoftmax(log_q=True), head=HeadConfig(table="tied", bias=True)
     )
     assert only_stage(config).batches.sequences_per_batch == 32
+
+
+@pytest.mark.parametrize("name", ["bce", "full_softmax"])
+def test_cl4srec_is_sasrec_with_a_contrast_beside_it(name: str) -> None:
+    config, plain = getattr(cl4srec, name)(), getattr(sasrec, name)()
+    (stage,), (plain_stage,) = config.stages, plain.stages
+    assert replace(config, stages=plain.stages) == plain
+    assert replace(stage, objectives=plain_stage.objectives) == plain_stage
+    objectives = dict(stage.objectives)
+    views = TwoViews(
+        operators=("crop", "mask", "reorder"), crop_share=0.6, mask_share=0.3, reorder_share=0.6
+    )
+    assert objectives.pop("contrast") == ContrastConfig(
+        weight=0.1, corruption=views, similarity="dot", temperature=1.0
+    )
+    assert objectives == plain_stage.objectives
+
+
+def test_duorec_has_the_authors_settings() -> None:
+    config = duorec.published()
+    assert_fields(
+        config.encoder, length=50, width=64, layers=2, heads=2, feed_forward=256, block=POST,
+        activation="gelu", norm_eps=1e-12, init_std=0.02,
+    )  # fmt: skip
+    assert dropouts(config.encoder) == {0.5}
+    stage = only_stage(config)
+    assert stage.windows == EveryPrefix()
+    assert_fields(stage.batches, sequences_per_batch=256)
+    assert_fields(stage.optimizer, method="adam", lr=1e-3, weight_decay=0.0)
+    assert stage.epochs == 50
+    assert_fields(stage.validation, metric="mrr@10", patience=10, every_epochs=1)
+    assert stage.objectives == {
+        "next": NextItemConfig(loss=FullSoftmax(), predict="last"),
+        "contrast": ContrastConfig(
+            weight=0.1, corruption=DropoutViews(positive="target"), similarity="dot",
+            temperature=1.0,
+        ),
+    }  # fmt: skip
+
+
+def test_duorecs_variants_change_the_contrast_alone() -> None:
+    (stage,), whole = duorec.published().stages, duorec.published()
+    own = ContrastConfig(weight=0.1, corruption=DropoutViews(positive="row"))
+    for config, objectives in (
+        (duorec.unsupervised(), {**stage.objectives, "contrast": own}),
+        (duorec.without_contrast(), {"next": stage.objectives["next"]}),
+    ):
+        assert replace(whole, stages=(replace(stage, objectives=objectives),)) == config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import baselines.bert4rec
+import baselines.cl4srec
 import baselines.gru4rec
 import baselines.popularity
 import baselines.s3rec
@@ -42,6 +43,7 @@ CONFIGS: dict[str, Callable[[], RunConfig]] = {
     "sasrec, plus": baselines.sasrec.plus,
     "sasrec, gsasrec": baselines.sasrec.gsasrec,
     "sasrec, with attributes": baselines.sasrec.with_attributes,
+    "cl4srec, bce": baselines.cl4srec.bce,
     "s3rec, published": baselines.s3rec.published,
     "s3rec, published, full softmax": baselines.s3rec.published_softmax,
     "s3rec, corrected": baselines.s3rec.corrected,

@@ -14,6 +14,7 @@ from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
+from research.objectives.dropout_views import DropoutViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.mixed_softmax import MixedSoftmax
@@ -113,6 +114,7 @@ COUPLED: Mapping[str, ObjectiveConfig] = MappingProxyType(
             head=HeadConfig(similarity="cosine", temperature=0.3),
         ),
         "contrast": ContrastConfig(),
+        "contrast, same target": ContrastConfig(corruption=DropoutViews()),
         "contrast, cosine": ContrastConfig(similarity="cosine", temperature=0.2),
     }
 )

@@ -47,6 +47,7 @@ from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
+from research.objectives.dropout_views import DropoutViews
 from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.losses import (
@@ -69,6 +70,7 @@ from research.runs.execute import RunOptions, execute
 from research.runs.parts import RunParts
 from research.storage.json_files import write_json
 from research.storage.records import RunSummary
+from research.training.averaging import CheckpointAverage, ExponentialMovingAverage
 from research.training.config import StageConfig, ValidationConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.one_objective import OneObjective
@@ -116,6 +118,7 @@ def stage(name: str, objectives: dict[str, ObjectiveConfig], **changes: Any) -> 
 RANKS = stage("ranks", {"next": NextItemConfig()}, steps=2)
 VALIDATED = ValidationConfig(metric="mrr", patience=3)
 PREFIXES = EveryPrefix()
+EMA = ExponentialMovingAverage(decay=0.8)
 ALL_SIX = stage("train", SIX, epochs=4, steps=None, validation=VALIDATED)
 TWO_STAGES = (
     stage(
@@ -212,6 +215,13 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
             batches=BatchConfig(sequences_per_batch=4),
         ),
     ),
+    "rows coupled by same targets": (
+        stage(
+            "train",
+            {"next": SIX["next"], "contrast": ContrastConfig(corruption=DropoutViews())},
+            windows=PREFIXES, batches=BatchConfig(sequences_per_batch=4),
+        ),
+    ),
     "weights learned": (stage("train", SIX, combination=UncertaintyWeights()),),
     "gradients projected": (stage("train", SIX, combination=PCGrad(), gradients_every=7),),
     "one objective a step": (stage("train", SIX, combination=OneObjective()),),
@@ -220,6 +230,13 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
         stage(
             "train", {"next": NextItemConfig()}, batches=BatchConfig(sequences_per_batch=2),
             steps=40,
+        ),
+    ),
+    "averaged": (
+        stage("pretrain", FOUR, averaging=CheckpointAverage(last=None)),
+        stage(
+            "finetune", {"next": SIX["next"]}, steps=None, epochs=3, validation=VALIDATED,
+            averaging=EMA,
         ),
     ),
     "attributes read": (

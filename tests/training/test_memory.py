@@ -54,6 +54,17 @@ def test_other_errors_are_no_lack_of_memory() -> None:
         assert not is_out_of_memory(error), error
 
 
+@pytest.mark.parametrize(
+    ("averages", "remedy"),
+    [(1, "encoder.width 32 instead of 64"), (6, "a smaller averaging.last")],
+)
+def test_averages_of_weights_are_told_and_how_to_lower_them(averages: int, remedy: str) -> None:
+    size = replace(size_of(256, 12_800, 50, items=300_000), averages=averages)
+    (part,) = [part for part in largest_parts(size) if part.name == "averages of weights"]
+    assert (part.bytes, part.remedies) == (averages * 4 * size.parameters, (remedy,))
+    assert remedy in advice(size, MemoryError("out"))
+
+
 def test_the_largest_tensors_come_first() -> None:
     # 4 x 2 x (12800 x (8 x 64 + 2 x 256) + 256 x 50 x 3 x 64), 4 x 12800 x 257 x 3,
     # 16 x 321,984 parameters and 256 x 2 x 2 x 50^2.
