@@ -6,7 +6,7 @@ h = 1..L, which read h neighboring rows over the whole width, and G vertical fil
 the L rows (eq. 3 to 7):
 
     o_hf = max_i relu(<E[i : i + h], F_hf> + b_hf)        o~_gd = sum_l G_gl E[l, d] + c_g
-    z = relu(W [o~, o] + w)                               (eq. 9; the biases as in the authors' code)
+    z = relu(W [o~, o] + w)                               (eq. 9; biases as in the authors' code)
 
 z is the state. The paper scores by [z, P_u] with an embedding P_u of the user (eq. 10), which is
 left out: a history may be a stranger's, and no other backbone here knows who it is. As a state
@@ -145,5 +145,6 @@ class CaserEncoder(Backbone):
         oldest_P = packed.offsets[packed.owner_T[tokens_P]]
         tokens_PL = tokens_P[:, None] - torch.arange(self.config.newest - 1, -1, -1, device=device)
         exists_PL = tokens_PL >= oldest_P[:, None]
-        newest_PLD = x_TD[tokens_PL.clamp(min=0).flatten()].unflatten(0, tokens_PL.shape)
+        x_ND = x_TD.index_select(0, tokens_PL.clamp(min=0).flatten())
+        newest_PLD: Tensor = x_ND.unflatten(0, tokens_PL.shape)
         return newest_PLD * exists_PL[..., None]
