@@ -52,10 +52,8 @@ class EASEConfig(RankerConfig):
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0.0 < self.regularization < np.inf:
-            raise InputError(
-                f"ranker.regularization is {self.regularization}; it must be above 0 and finite"
-            )
+        if self.regularization <= 0.0:
+            raise InputError(f"ranker.regularization is {self.regularization}; it must be above 0")
 
     def build(self, corpus: Corpus, split: Split) -> EASE:
         """Compute the weights from the training histories.

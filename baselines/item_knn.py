@@ -56,7 +56,7 @@ class ItemKNNConfig(RankerConfig):
             value = vars(self)[name]
             if value is not None and value < 1:
                 raise InputError(f"ranker.{name} is {value}; it must be at least 1")
-        if not 0.0 <= self.shrinkage < np.inf:
+        if self.shrinkage < 0.0:
             raise InputError(f"ranker.shrinkage is {self.shrinkage}; it must be 0 or more")
         if not 0.0 < self.decay <= 1.0:
             raise InputError(f"ranker.decay is {self.decay}; it must be above 0 and at most 1")
@@ -137,9 +137,11 @@ class EncodedItemKNN:
     def scores_of(self, items_SN: Tensor) -> Tensor:
         """float64 [S, N]: scores of each history's own items."""
         num_histories, number = items_SN.shape
+        if items_SN.numel() == 0:
+            return torch.empty(items_SN.shape, dtype=torch.float64)
         rows = np.repeat(np.arange(num_histories), number)
         # A copy, as SciPy cannot index by memory that torch owns.
-        scores = self.scores_SV[rows, np.array(items_SN).ravel()]
+        scores = self.scores_SV[rows, items_SN.numpy().copy().ravel()]
         return torch.from_numpy(np.asarray(scores)).view(num_histories, number)
 
 

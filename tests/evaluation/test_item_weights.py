@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from math import sqrt
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,19 +15,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.ease import EASEConfig
+import baselines.ease
+import baselines.item_knn
+import sixfold as sf
+from baselines.ease import EASEConfig, check_memory, memory_of_machine
 from baselines.item_knn import ItemKNNConfig
+from research.config import from_json, hash_of, to_json
 from research.data.corpus import Corpus
-from research.data.splits import LeaveOneOut
+from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout, flat_indices
+from research.errors import InputError
+from research.evaluation.metrics import metrics
 from research.evaluation.ranker import RankerConfig
 from research.packed import Packed
+from research.runs.audit import audit_run
+from research.runs.config import RunConfig
+from research.runs.execute import execute
+from research.runs.load import load_run
 from tests.evaluation.reference_ranks import corpus_of, scores_of_all
+from tests.support.small_runs import QUIET, corpus_in
 
 V = 6
 # Training parts under leave-one-out: 0 1, 0 1 2, 1 1 3 and, too short to be asked, 0. Users of the
 # items are {A, B, D}, {A, B, C}, {B}, {C}; items 4 and 5 are held out everywhere.
 HISTORIES = [[0, 1, 4, 5], [0, 1, 2, 5, 4], [1, 1, 3, 4, 5], [0]]
-TRAINING = [[0, 1], [0, 1, 2], [1, 1, 3], [0]]
 
 
 def scores_after(config: RankerConfig, corpus: Corpus, *histories: list[int]) -> torch.Tensor:
@@ -176,3 +191,169 @@ def test_ease_equals_a_regression_of_each_item_on_the_others(
     torch.testing.assert_close(
         scores_SV, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-11
     )
+
+
+CONFIGS = [
+    pytest.param(ItemKNNConfig(shrinkage=0.5, decay=0.9), id="item-knn"),
+    pytest.param(EASEConfig(regularization=2.0), id="ease"),
+]
+SPLITS = [
+    LeaveOneOut(),
+    UserHoldout(validation_share=0.25, test_share=0.25),
+    GlobalTemporal(validation_share=0.25, test_share=0.25),
+]
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=lambda split: type(split).__name__)
+@pytest.mark.parametrize("config", CONFIGS)
+def test_held_out_interactions_change_no_weight(
+    config: RankerConfig, split: LeaveOneOut | UserHoldout | GlobalTemporal
+) -> None:
+    histories = [[(user + place) % 7 for place in range(5)] for user in range(8)]
+    times = [[10 * place + user for place in range(5)] for user in range(8)]
+    corpus = corpus_of(histories, 7, times)
+    parts = split.split(corpus)
+    training = flat_indices(parts.training)
+    changed = corpus.items.copy()
+    held_out = np.setdiff1d(np.arange(len(changed)), training)
+    assert len(held_out) >= 10
+    changed[held_out] = 6 - changed[held_out]
+    asked = Packed.from_lists([[0], [1, 2], [6]])
+    before, after = (
+        scores_of_all(config.build(each, parts), asked)
+        for each in (corpus, replace(corpus, items=changed))
+    )
+    assert before.any()
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_empty_histories_and_strangers_are_scored_like_anybody(config: RankerConfig) -> None:
+    corpus = corpus_of(HISTORIES, V)
+    ranker = config.build(corpus, LeaveOneOut().split(corpus))
+    histories = Packed.from_lists([[], [0, 2], []])
+    scores_SV = scores_of_all(ranker, histories, torch.tensor([-1, -1, 2]))
+    assert scores_SV[[0, 2]].tolist() == [[0.0] * V] * 2
+    assert torch.equal(scores_SV[1:2], scores_after(config, corpus, [0, 2]))
+    nobody = ranker.encode(Packed.from_lists([]), torch.empty(0, dtype=torch.int64))
+    assert nobody.scores(0, V).shape == (0, V)
+    assert nobody.scores_of(torch.empty(0, 3, dtype=torch.int64)).shape == (0, 3)
+    assert nobody.largest_S.shape == (0,)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_catalogue_of_one_item_has_no_weights(config: RankerConfig) -> None:
+    assert scores_after(config, corpus_of([[0, 0, 0, 0]], 1), [0, 0], []).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_items_of_the_same_users_that_no_rounding_tells_apart_tie(config: RankerConfig) -> None:
+    # Items 4 and 5 have no training user; they tie at 0 with each other.
+    corpus = corpus_of(HISTORIES, V)
+    scores_SV = scores_after(config, corpus, [0, 1], [2, 3])
+    assert scores_SV[:, 4:].tolist() == [[0.0, 0.0]] * 2
+    if isinstance(config, ItemKNNConfig):
+        # 2 and 3 have one user each; before 1, whose users are as many in common with either.
+        after_one = scores_after(config, corpus, [1])[0]
+        assert after_one[2] == after_one[3] > 0
+
+
+@pytest.mark.parametrize("module", [baselines.item_knn, baselines.ease])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_tiles_change_nothing(
+    config: RankerConfig, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = [[(3 * user + place * place) % 11 for place in range(6)] for user in range(9)]
+    asked = [[1, 2, 3], [5], [9, 0]]
+    whole = scores_after(config, corpus_of(histories, 11), *asked)
+    assert whole.any()
+    for tile in (1, 33, 40):
+        monkeypatch.setattr(module, "TILE", tile)
+        assert torch.equal(scores_after(config, corpus_of(histories, 11), *asked), whole)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_tiles_of_scores_are_parts_of_all_and_within_the_bound(config: RankerConfig) -> None:
+    corpus = corpus_of(HISTORIES, V)
+    ranker = config.build(corpus, LeaveOneOut().split(corpus))
+    encoded = ranker.encode(Packed.from_lists([[0, 1, 0], [], [3, 2]]), torch.tensor([0, -1, 1]))
+    scores_SV = encoded.scores(0, V)
+    assert encoded.columns == V
+    assert (encoded.largest_S + 1e-12 >= scores_SV.abs().amax(1)).all()
+    for first, last in ((0, 2), (1, 6), (5, 6)):
+        tile = encoded.scores(first, last)
+        assert torch.equal(tile, scores_SV[:, first:last])
+        # The caller may write into it.
+        tile.fill_(-torch.inf)
+    assert torch.equal(encoded.scores(0, V), scores_SV)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_ranker_is_pickled_and_its_config_stored(config: RankerConfig) -> None:
+    corpus = corpus_of(HISTORIES, V)
+    ranker = config.build(corpus, LeaveOneOut().split(corpus))
+    asked = Packed.from_lists([[0, 1], [3]])
+    again = pickle.loads(pickle.dumps(ranker))
+    assert torch.equal(scores_of_all(again, asked), scores_of_all(ranker, asked))
+    run = RunConfig(ranker=config)
+    assert from_json(to_json(run), RunConfig) == run
+    assert hash_of(run) != hash_of(RunConfig(ranker=type(config)()))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ItemKNNConfig(neighbors=0), "ranker.neighbors is 0; it must be at least 1"),
+        (lambda: ItemKNNConfig(newest=0), "ranker.newest is 0; it must be at least 1"),
+        (lambda: ItemKNNConfig(shrinkage=-1.0), r"ranker.shrinkage is -1.0; it must be 0 or more"),
+        (lambda: ItemKNNConfig(shrinkage=float("nan")), "ItemKNNConfig.shrinkage is nan; "),
+        (lambda: ItemKNNConfig(decay=0.0), "ranker.decay is 0.0; .* above 0 and at most 1"),
+        (lambda: ItemKNNConfig(decay=1.5), "ranker.decay is 1.5; .* above 0 and at most 1"),
+        (lambda: EASEConfig(regularization=0.0), "ranker.regularization is 0.0; .* above 0"),
+        (lambda: EASEConfig(regularization=float("inf")), "EASEConfig.regularization is inf; "),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(
+    make: Callable[[], RankerConfig], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_ease_says_how_much_memory_it_lacks() -> None:
+    check_memory(12_101, 1_171_473_608)
+    with pytest.raises(InputError, match=r"12,101 items, 1.2 GB; .* has 1.2 GB. Use ItemKNN, or"):
+        check_memory(12_101, 1_171_473_607)
+    check_memory(46_340, 1 << 40)
+    with pytest.raises(InputError, match=r"46,341 items, 17.2 GB; possible are 46,340 items, and"):
+        check_memory(46_341, 1 << 40)
+    assert memory_of_machine() > 1 << 28
+
+
+def test_ease_refuses_a_lambda_that_rounding_swallows() -> None:
+    # Items 0 and 1 have the same user, so that without lambda there is no inverse.
+    corpus = corpus_of([[0, 1, 2, 2]], 3)
+    with pytest.raises(InputError, match=r"regularization is 1e-30, too small"):
+        EASEConfig(regularization=1e-30).build(corpus, LeaveOneOut().split(corpus))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_run_validates_tests_and_is_loaded_to_recommend(
+    config: RankerConfig, tmp_path: Path
+) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    run = RunConfig(corpus=str(corpus.folder), ranker=config)
+    summary = execute(run, tmp_path / "run", options=QUIET)
+    assert summary.val.keys() == summary.test["full"].keys()
+    # The chain of items is no secret to pairs of items.
+    assert summary.test["full"]["hr@5"] > 0.5
+    parts, ranker = load_run(tmp_path / "run", "data")
+    again = metrics(parts.tables(ranker, "test")["full"], ("ndcg@10",))
+    assert again["ndcg@10"] == summary.test["full"]["ndcg@10"]
+    problems = [
+        each.check for each in audit_run(tmp_path / "run", "data") if each.level == "problem"
+    ]
+    # Histories go round the chain; nothing but that is found.
+    assert problems == ["targets in the history, validation"]
+    frame = sf.load(tmp_path / "run").recommend(histories=[["i1"], []], k=3)
+    assert frame["ranked_by"].tolist() == ["run"] * 3 + ["popularity"] * 3
