@@ -109,6 +109,7 @@ class CaserEncoder(Backbone):
     """Horizontal and vertical filters over an item table; a state depends on its L newest items."""
 
     config: CaserConfig
+    traceable = True
 
     def __init__(self, config: CaserConfig, item_table: ItemTable, seed: int) -> None:
         super().__init__(config, item_table)
