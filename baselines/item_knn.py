@@ -83,6 +83,8 @@ def similarities(x_UV: csr_array, config: ItemKNNConfig) -> csr_array:
         common_CV[rows, first + rows] = 0.0
         # One root of a product, and so to the last bit the same in both directions.
         common_CV /= np.sqrt(counts_V[first : first + height, None] * counts_V) + config.shrinkage
+        # So that items without a common user need no order among themselves.
+        common_CV[common_CV == 0.0] = -np.inf
         best_CK, neighbors_CK = highest(torch.from_numpy(common_CV), config.neighbors)
         is_similar_CK = best_CK > 0
         values.append(best_CK[is_similar_CK].numpy())
