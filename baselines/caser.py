@@ -8,6 +8,8 @@ which is the authors' 1 / width for embeddings; they leave filters to torch's ow
 
 Published for Beauty as in S3-Rec's file, full ranking: HR@5 .0205, NDCG@5 .0131, HR@10 .0347,
 NDCG@10 .0176 (Rajput et al. 2023, TIGER, table 1, whose other baselines are S3-Rec's figures).
+RecBoard (MTandHJ) has HR@10 .0427 and NDCG@10 .0227 there, means of five seeds at width 64 under
+BCE with three targets and two negatives each, dropout 0.5, 300 epochs.
 """
 
 from __future__ import annotations

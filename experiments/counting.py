@@ -7,8 +7,8 @@ transitions have nothing to tune. Nothing here is random but the draws of the tr
 is run once. Each trial computes its pairs of items from the training part.
 
 Command: python -m research tune experiments.counting --corpora CORPUS --no-probe
-Hardware: one CPU core and 8 V^2 bytes of memory; LastFM 2 minutes, Beauty half an hour, nearly all
-of it for EASE's inverses.
+Hardware: one CPU core; memory for EASE, 8 V^2 bytes; 40 seconds of CPU time for LastFM, some 15
+minutes for Beauty, nearly all of them for EASE's inverses.
 """
 
 from __future__ import annotations
