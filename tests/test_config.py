@@ -98,7 +98,7 @@ def changed(path: str, part: object) -> object:
         ("encoder.norm_eps", float("nan"), "config.encoder.norm_eps is nan; allowed: "),
         ("encoder.norm_eps", float("inf"), "config.encoder.norm_eps is inf; allowed: "),
         ("encoder.norm_eps", 10**400, "config.encoder.norm_eps is 1000000"),
-        ("encoder", None, "config.encoder is None; allowed: GRUConfig | TransformerConfig"),
+        ("encoder", None, "config.encoder is None; allowed: CaserConfig | GRUConfig | Trans"),
         ("stages", {}, "config.stages is {}; allowed: tuple["),
         ("stages.0.objectives", [1], "config.stages.0.objectives is (1,); allowed: Mapping["),
         (
@@ -333,7 +333,7 @@ FIRST_STAGE = TWO_STAGES.stages[0]
         (TWO_STAGES, {"seed": "1"}, "RunConfig.seed is '1'; allowed: int"),
         (TWO_STAGES, {"seed": True}, "RunConfig.seed is True; allowed: int"),
         (TWO_STAGES, {"corpus": Path("x")}, "RunConfig.corpus is PosixPath('x'); allowed: str"),
-        (TWO_STAGES, {"encoder": None}, "RunConfig.encoder is None; allowed: GRUConfig | Trans"),
+        (TWO_STAGES, {"encoder": None}, "RunConfig.encoder is None; allowed: CaserConfig | GRUCon"),
         (TWO_STAGES, {"encoder": LeaveOneOut()}, "RunConfig.encoder is a LeaveOneOut; allowed: "),
         (TWO_STAGES, {"stages": list(TWO_STAGES.stages)}, "RunConfig.stages is [StageConfig("),
         (TWO_STAGES, {"stages": FIRST_STAGE}, "RunConfig.stages is a StageConfig; allowed: tuple"),

@@ -109,7 +109,12 @@ def test_a_name_is_looked_up_without_importing_what_it_is_not() -> None:
 
 def test_the_classes_that_may_stand_for_a_base_are_its_concrete_ones() -> None:
     names = [kind.__name__ for kind in config_classes(RankerConfig)]
-    assert names == ["PopularityConfig", "TransitionsConfig"]
+    assert names == [
+        "EASEConfig",
+        "ItemKNNConfig",
+        "PopularityConfig",
+        "TransitionsConfig",
+    ]
     assert {"ClozeConfig", "NextItemConfig", "SPConfig"} <= {
         kind.__name__ for kind in config_classes(ObjectiveConfig)
     }

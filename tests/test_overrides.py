@@ -233,7 +233,7 @@ def test_classes_are_named_anywhere() -> None:
         ("split=Sliding", "split is 'Sliding'; "),
         ("split=os:system", "split is 'os:system'; "),
         ("stages.0.windows=RunConfig", "stages.0.windows is 'RunConfig'; "),
-        ("encoder=ObjectiveConfig", "encoder is 'ObjectiveConfig'; did you mean GRUConfig? ("),
+        ("encoder=ObjectiveConfig", "encoder is 'ObjectiveConfig'; did you mean CaserConfig or GR"),
         ("stages.0.objectives.new=ObjectiveConfig", "stages.0.objectives.new is 'ObjectiveConfig'"),
         ("stages.0.objectives.new.weight=2", "stages.0.objectives (dict) has no 'new'; allowed: "),
         ("stages=x", "stages is 'x'; allowed: tuple[StageConfig, ...]"),
@@ -260,7 +260,8 @@ def test_what_is_not_there_has_no_fields_until_it_is_given_a_class() -> None:
     message = refusal(["--ranker.newest_share", "0.5"])
     assert message == (
         "ranker (NoneType) has no 'newest_share'; it is None and has no parts; give it a class "
-        "first, ranker=NAME with one of PopularityConfig, TransitionsConfig"
+        "first, ranker=NAME with one of EASEConfig, ItemKNNConfig, PopularityConfig, "
+        "TransitionsConfig"
     )
 
 
@@ -405,7 +406,7 @@ def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixtu
         "--stages.1.windows.stride  int | None\n",
         "--stages.1.objectives.next.weight  float\n    Weight among the stage's objectives. (def",
         # Classes of the tests are among them too.
-        "--ranker  PopularityConfig | ",
+        "--ranker  EASEConfig | ItemKNNConfig | PopularityConfig | ",
         " | TransitionsConfig | None\n    A ranker that only counts",
         "--encoder.activation  gelu | gelu_tanh | relu\n",
         "--stages.0  StageConfig\n    One stage of training: any objectives, on one kind of rows.",

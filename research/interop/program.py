@@ -43,8 +43,8 @@ class RankerProgram(nn.Module):
         if not ranker.encoder.traceable:
             raise InputError(
                 f"the run's encoder is a {type(ranker.encoder.config).__name__}, which torch "
-                "traces for one length of history alone; allowed: a TransformerConfig; export this "
-                "run with --format safetensors or hub"
+                "traces for one length of history alone; allowed: a TransformerConfig or a "
+                "CaserConfig; export this run with --format safetensors or hub"
             )
         self.longest, self.masked = _reading_of(ranker.objective, ranker.encoder)
         self.answer = answer

@@ -14,6 +14,7 @@ from research.data.preparation.options import PrepareConfig
 from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
+from research.model.caser import CaserConfig
 from research.model.compute import ComputeConfig
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
@@ -73,6 +74,7 @@ __all__ = [
     "BatchConfig",
     "BayesianPersonalizedRanking",
     "BinaryCrossEntropy",
+    "CaserConfig",
     "CheckpointAverage",
     "ClozeConfig",
     "ComputeConfig",

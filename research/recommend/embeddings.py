@@ -221,6 +221,6 @@ def _trained(ranker: Ranker) -> TrainedRanker:
     if not isinstance(ranker, TrainedRanker):
         raise InputError(
             f"the run ranks by counts ({type(ranker).__name__}) and has no embeddings; give a run "
-            "that has trained a model"
+            "that has trained a model, or recommend items after a history of one item"
         )
     return ranker

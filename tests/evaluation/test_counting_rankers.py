@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baselines.ease import EASEConfig
+from baselines.item_knn import ItemKNNConfig
 from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
 from research.data.catalogue import Catalogue
@@ -130,6 +132,9 @@ def test_transitions_equal_counts_in_dictionaries_with_ties_broken_by_popularity
         assert order_of(row) == order_of(transition_scores(training, 7, newest))
 
 
+COUNTING = [PopularityConfig(), TransitionsConfig(), ItemKNNConfig(), EASEConfig()]
+
+
 def temporal_corpus() -> Corpus:
     draws = np.random.default_rng(3)
     histories = [draws.integers(0, 9, 8).tolist() for _ in range(6)]
@@ -137,7 +142,7 @@ def temporal_corpus() -> Corpus:
     return corpus_of(histories, 9, times)
 
 
-@pytest.mark.parametrize("config", [PopularityConfig(), TransitionsConfig()])
+@pytest.mark.parametrize("config", COUNTING)
 def test_ranking_does_not_spoil_a_rankers_counts(config: RankerConfig) -> None:
     corpus = temporal_corpus()
     split = GlobalTemporal().split(corpus)
@@ -185,6 +190,8 @@ def rankers(corpus: Corpus) -> dict[str, Ranker]:
     made: dict[str, Ranker] = {
         "popularity": PopularityConfig().build(corpus, split),
         "transitions": TransitionsConfig().build(corpus, split),
+        "item-knn": ItemKNNConfig(newest=5, decay=0.9).build(corpus, split),
+        "ease": EASEConfig(regularization=1.0).build(corpus, split),
     }
     for place, head in enumerate(HEADS):
         made[f"next {place}"] = trained(NextItemConfig(head=head), corpus)
@@ -192,7 +199,7 @@ def rankers(corpus: Corpus) -> dict[str, Ranker]:
     return made
 
 
-NAMES = ["popularity", "transitions"]
+NAMES = ["popularity", "transitions", "item-knn", "ease"]
 NAMES += [f"{kind} {place}" for kind in ("next", "cloze") for place in range(len(HEADS))]
 
 

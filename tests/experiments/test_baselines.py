@@ -6,10 +6,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from baselines import bert4rec, cl4srec, duorec, esasrec, gru4rec, hstu, s3rec, sasrec
+from baselines import bert4rec, caser, cl4srec, duorec, esasrec, gru4rec, hstu, s3rec, sasrec
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.model.caser import CaserConfig
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
@@ -489,3 +490,27 @@ def test_duorecs_variants_change_the_contrast_alone() -> None:
         (duorec.without_contrast(), {"next": stage.objectives["next"]}),
     ):
         assert replace(whole, stages=(replace(stage, objectives=objectives),)) == config
+
+
+def test_caser_has_its_authors_sizes_and_training() -> None:
+    config = caser.original()
+    assert_fields(
+        config.encoder,
+        width=50, newest=5, horizontal=16, vertical=4, dropout=0.5, init_std=1 / 50,
+    )  # fmt: skip
+    assert config.encoder == CaserConfig()
+    assert next_of(config) == NextItemConfig(
+        loss=BinaryCrossEntropy(number=3), head=HeadConfig(table="own", bias=True)
+    )
+    stage = only_stage(config)
+    assert_fields(stage.optimizer, method="adam", lr=1e-3, weight_decay=1e-6)
+    assert stage.epochs == 50
+
+
+def test_caser_under_full_softmax_has_recboles_network_and_sasrecs_training() -> None:
+    config = caser.full_softmax()
+    assert_fields(
+        config.encoder, length=50, width=64, newest=10, horizontal=16, vertical=8, dropout=0.4
+    )
+    theirs = sasrec.full_softmax()
+    assert replace(config, encoder=theirs.encoder) == theirs

@@ -23,6 +23,7 @@ from research.errors import InputError
 from research.interop.model_files import export_program, open_source
 from research.interop.parity import check_parity, histories_of, pieces_of
 from research.interop.program import Answer, RankerProgram
+from research.model.caser import CaserConfig
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
@@ -70,6 +71,7 @@ CASES: dict[str, tuple[dict[str, Any], StageConfig]] = {
     ),
     "HSTU": ({"encoder": replace(ENCODER, block=HSTU())}, NEXT),
     "cosines, both ways": ({}, BOTH_WAYS),
+    "Caser": ({"encoder": CaserConfig(length=ENCODER.length, width=8, newest=3)}, NEXT),
 }
 
 

@@ -14,6 +14,7 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.interop.import_export import export_stage
 from research.model.backbone import BackboneConfig, check_direction, check_fields
+from research.model.caser import CaserConfig
 from research.model.compute import ComputeConfig
 from research.model.gru import GRUConfig, GRUEncoder
 from research.model.hstu import HSTU
@@ -51,6 +52,7 @@ OWED = [
         "gru without a projection": GRUConfig(
             length=5, width=8, hidden_width=8, gate_biases=True, projection=False, init_std=0.5
         ),
+        "Caser": CaserConfig(length=5, width=8, dropout=0.1, init_std=0.5),
     }.items()
     for direction in config.directions
 ]

@@ -1,7 +1,7 @@
 """Initial weights are drawn by (seed, purpose, name), all three written down: moves change none.
 
 The values were computed by commit 323d726, whose modules and attributes had other names; those of
-GRU4Rec by the commit that brought it.
+GRU4Rec and Caser by the commits that brought them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import pytest
 import torch
 
 import baselines.bert4rec
+import baselines.caser
 import baselines.gru4rec
 import baselines.s3rec
 import baselines.sasrec
 import research.model.initialization as initial
 from research.model.backbone import BackboneConfig
+from research.model.caser import CaserConfig
 from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig
 from research.objectives.components import ModelComponents
@@ -38,6 +40,7 @@ RUNS = {
     "bert4rec, port": baselines.bert4rec.port,
     "s3rec": baselines.s3rec.published,
     "gru4rec": baselines.gru4rec.full_softmax,
+    "caser": baselines.caser.full_softmax,
 }
 # By parameter: (purpose, name) of its draw, its first value and its sum at the sizes below.
 DRAWN: dict[str, tuple[tuple[str, str], float, float]] = {
@@ -62,6 +65,14 @@ DRAWN: dict[str, tuple[tuple[str, str], float, float]] = {
     "encoder.layers.0.weight_hh_l0": (
         ("encoder", "layers.0.weight_hh_l0"), 0.00274016103, 0.199616429,
     ),
+    "encoder.horizontal.0.weight": (
+        ("encoder", "horizontal.0.weight"), -0.00590403378, -0.0293240208,
+    ),
+    "encoder.horizontal.1.weight": (
+        ("encoder", "horizontal.1.weight"), -0.0156363249, -0.0266548951,
+    ),
+    "encoder.vertical.weight": (("encoder", "vertical.weight"), -0.0177148823, -0.000707664993),
+    "encoder.dense.weight": (("encoder", "dense.weight"), -0.0253016949, -0.16578336),
     "encoder.projection.weight": (("encoder", "projection.weight"), -0.00430656271, 0.265363404),
     "shared.attributes.attribute_table.weight": (
         ("attributes", "attribute_table.weight"), -0.00463111978, -0.168632314,
@@ -90,6 +101,8 @@ def small(encoder: BackboneConfig) -> BackboneConfig:
     """The encoder with one layer of width 8, and 6 inside."""
     if isinstance(encoder, GRUConfig):
         return replace(encoder, length=4, width=8, hidden_width=6, layers=1)
+    if isinstance(encoder, CaserConfig):
+        return replace(encoder, length=4, width=8, newest=2, horizontal=3, vertical=2)
     assert isinstance(encoder, TransformerConfig)
     return replace(encoder, length=4, width=8, feed_forward=6, layers=1)
 

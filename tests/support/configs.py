@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import baselines.bert4rec
+import baselines.caser
 import baselines.cl4srec
+import baselines.ease
 import baselines.gru4rec
+import baselines.item_knn
 import baselines.popularity
 import baselines.s3rec
 import baselines.sasrec
@@ -56,8 +59,12 @@ CONFIGS: dict[str, Callable[[], RunConfig]] = {
     "gru4rec, bce": baselines.gru4rec.bce,
     "gru4rec, ml-1m": baselines.gru4rec.ml_1m,
     "gru4rec, in batch": baselines.gru4rec.in_batch,
+    "caser, original": baselines.caser.original,
+    "caser, full softmax": baselines.caser.full_softmax,
     "popularity": baselines.popularity.popularity,
     "recent popularity": baselines.popularity.recent,
     "transitions": baselines.transitions.transitions,
+    "item knn": baselines.item_knn.item_knn,
+    "ease": baselines.ease.ease,
     "two stages": lambda: TWO_STAGES,
 }

@@ -17,6 +17,7 @@ from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.model.backbone import BackboneConfig
+from research.model.caser import CaserConfig
 from research.model.gru import GRUConfig
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
@@ -43,6 +44,7 @@ TRANSFORMER = TransformerConfig(
     embedding_dropout=0.0, hidden_dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
 RECURRENT = GRUConfig(length=12, width=32, hidden_width=32, embedding_dropout=0.0)
+CONVOLUTIONAL = CaserConfig(length=12, width=32, dropout=0.0)
 TASTES, ITEMS_A_TASTE, LENGTH = 6, 10, 8
 
 
@@ -100,8 +102,16 @@ def test_popularity_knows_next_to_nothing_here(markov_corpus: Corpus, tmp_path: 
             marks=pytest.mark.long,
         ),
         pytest.param(RECURRENT, NextItemConfig(), 10, marks=pytest.mark.long),
+        pytest.param(CONVOLUTIONAL, NextItemConfig(), 10, marks=pytest.mark.long),
     ],
-    ids=["next", "next by BCE", "next by sampled softmax", "cloze", "next by GRU4Rec"],
+    ids=[
+        "next",
+        "next by BCE",
+        "next by sampled softmax",
+        "cloze",
+        "next by GRU4Rec",
+        "next by Caser",
+    ],
 )
 def test_an_objective_learns_the_chain(
     markov_corpus: Corpus,

@@ -7,6 +7,7 @@ import torch
 
 from research.distributed.failures import is_out_of_memory
 from research.model.backbone import BackboneConfig
+from research.model.caser import CaserConfig
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.ligr import LiGR
@@ -114,6 +115,15 @@ def test_activations_are_within_a_fifth_of_what_torch_keeps(
     ids=["one layer", "three", "no projection"],
 )
 def test_recurrent_states_are_within_a_fifth_of_what_torch_keeps(sizes: GRUConfig) -> None:
+    assert 0.8 < estimated_share(sizes) < 1.2
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [CaserConfig(), CaserConfig(dropout=0.0, vertical=8), CaserConfig(newest=10, width=64)],
+    ids=["as by default", "no dropout", "ten items"],
+)
+def test_convolutions_are_within_a_fifth_of_what_torch_keeps(sizes: CaserConfig) -> None:
     assert 0.8 < estimated_share(sizes) < 1.2
 
 
