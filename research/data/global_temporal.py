@@ -8,7 +8,8 @@ import numpy as np
 
 from research.config import check_types
 from research.data.corpus import Corpus
-from research.data.held_out import HeldOut, Indices, Ranges, Split
+from research.data.held_out import HeldOut, Indices, Ranges, Split, first_of_each_item
+from research.data.time_cuts import nobody_left, stops_through, times_of
 from research.errors import InputError
 
 
@@ -42,26 +43,16 @@ class GlobalTemporal:
         Raises `InputError` if the corpus has no timestamps, or if nobody remains to train on or to
         test.
         """
-        if corpus.timestamps is None:
-            raise InputError(
-                f"corpus {corpus.name} has no timestamps, which a split at points in time needs; "
-                "choose leave-one-out or held-out users"
-            )
-        times = np.asarray(corpus.timestamps)
+        times = times_of(corpus)
         ordered = np.sort(times)
         test_from = ordered[int(len(times) * (1 - self.test_share))]
         validate_from = ordered[int(len(times) * (1 - self.test_share - self.validation_share))]
         starts = np.asarray(corpus.offsets[:-1])
         users = np.arange(corpus.num_users, dtype=np.int64)
 
-        # Histories are in time order, so the interactions before a cut are a prefix of each.
-        def stops_before(cut: np.int64) -> Indices:
-            before = np.concatenate([[0], np.cumsum(times < cut)])
-            stops: Indices = starts + before[corpus.offsets[1:]] - before[starts]
-            return stops
-
-        validation_starts = stops_before(validate_from)
-        test_starts = stops_before(test_from)
+        # An interaction at the very time of a cut falls after it.
+        validation_starts = stops_through(corpus, times, int(validate_from) - 1)
+        test_starts = stops_through(corpus, times, int(test_from) - 1)
 
         def held_out_between(part_starts: Indices, part_stops: Indices) -> HeldOut:
             counts = np.where(part_starts > starts, part_stops - part_starts, 0)
@@ -69,8 +60,7 @@ class GlobalTemporal:
             targets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
             targets += part_starts[rows]
             # An item that a user takes several times in a part is one question, at its first place.
-            pairs = rows * corpus.num_items + corpus.items[targets]
-            first = np.sort(np.unique(pairs, return_index=True)[1])
+            first = first_of_each_item(corpus, rows, targets)
             rows, targets = rows[first], targets[first]
             return HeldOut(Ranges(rows, starts[rows], part_starts[rows]), targets)
 
@@ -83,8 +73,11 @@ class GlobalTemporal:
             not_evaluated=corpus.num_users - len(np.unique(test.histories.users)),
         )
         if len(split.test) == 0 or len(split.training) == 0:
-            raise InputError(
-                f"corpus {corpus.name}: no user has interactions on both sides of the cut at "
-                f"timestamp {int(test_from)}; choose other shares or another split"
+            raise nobody_left(
+                corpus,
+                int(test_from),
+                "with interactions on both sides of it",
+                "Choose other shares, or another split.",
+                cut_is_before=False,
             )
         return split

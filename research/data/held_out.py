@@ -89,3 +89,14 @@ def flat_indices(ranges: Ranges) -> Indices:
     flat = np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
     flat += np.repeat(ranges.starts - (ends - lengths), lengths)
     return flat
+
+
+def first_of_each_item(corpus: Corpus, users: Indices, targets: Indices) -> Indices:
+    """int64 [Q']: which questions stay where an item that a user takes several times is asked once.
+
+    It is asked at its first place. `users` and `targets` [Q] are the user of each question and its
+    index into `corpus.items`, in the order of time within a user.
+    """
+    pairs = users * corpus.num_items + corpus.items[targets]
+    firsts: Indices = np.sort(np.unique(pairs, return_index=True)[1])
+    return firsts

@@ -17,9 +17,17 @@ from research.data.held_out import (
     training_counts,
 )
 from research.data.leave_one_out import LeaveOneOut
+from research.data.temporal_cut import ByLastItem, ByTime, ByUsers, TemporalCut
+from research.data.time_cuts import AtQuantile, AtTime
+from research.data.timepoint_leave_one_out import TimepointLeaveOneOut
 from research.data.user_holdout import UserHoldout
 
 __all__ = [
+    "AtQuantile",
+    "AtTime",
+    "ByLastItem",
+    "ByTime",
+    "ByUsers",
     "GlobalTemporal",
     "HeldOut",
     "Indices",
@@ -27,9 +35,11 @@ __all__ = [
     "Ranges",
     "Split",
     "SplitConfig",
+    "TemporalCut",
+    "TimepointLeaveOneOut",
     "UserHoldout",
     "flat_indices",
     "training_counts",
 ]
 
-SplitConfig = LeaveOneOut | UserHoldout | GlobalTemporal
+SplitConfig = LeaveOneOut | UserHoldout | GlobalTemporal | TemporalCut | TimepointLeaveOneOut
