@@ -23,6 +23,7 @@ from research.data.timepoint_leave_one_out import TimepointLeaveOneOut
 from research.data.user_holdout import UserHoldout
 
 __all__ = [
+    "TEMPORAL",
     "AtQuantile",
     "AtTime",
     "ByLastItem",
@@ -43,3 +44,5 @@ __all__ = [
 ]
 
 SplitConfig = LeaveOneOut | UserHoldout | GlobalTemporal | TemporalCut | TimepointLeaveOneOut
+# Those in which all that is trained on is before all that the test asks for.
+TEMPORAL = (GlobalTemporal, TemporalCut, TimepointLeaveOneOut)
