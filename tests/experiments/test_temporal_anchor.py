@@ -15,8 +15,11 @@ from research.objectives.next_item import NextItemConfig
 
 
 def test_the_split_is_the_published_one() -> None:
-    assert SPLIT == TemporalCut(
-        cut=AtQuantile(quantile=0.9), target="last", validation=ByLastItem(), gap_days=0.0
+    assert (
+        TemporalCut(
+            cut=AtQuantile(quantile=0.9), target="last", validation=ByLastItem(), gap_days=0.0
+        )
+        == SPLIT
     )
 
 
