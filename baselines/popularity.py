@@ -13,7 +13,7 @@ import torch
 from research.data.corpus import Corpus
 from research.data.splits import Split, flat_indices, training_counts
 from research.errors import InputError
-from research.evaluation.popularity import Popularity
+from research.evaluation.popularity import Popularity, counts_of_last_days
 from research.evaluation.ranker import RankerConfig
 from research.runs.config import RunConfig
 
@@ -24,16 +24,26 @@ class PopularityConfig(RankerConfig):
 
     newest_share: float = 1.0
     """Share of the training interactions that count, the newest; below 1 it needs timestamps."""
+    newest_days: float | None = None
+    """Days before the end of training whose interactions count (Pop-N-days); None: no limit."""
 
     def build(self, corpus: Corpus, split: Split) -> Popularity:
         """Count each item's training interactions.
 
-        Raises `InputError` for a share that is not above 0 and at most 1, and for a corpus without
-        timestamps where the share needs them.
+        Raises `InputError` for a share that is not above 0 and at most 1, for days that are not
+        above 0, for both, and for a corpus without timestamps where they are needed.
         """
         if not 0.0 < self.newest_share <= 1.0:
             raise InputError(
                 f"ranker.newest_share is {self.newest_share}; it must be above 0 and at most 1"
+            )
+        if self.newest_days is not None:
+            if self.newest_share < 1.0:
+                raise InputError("ranker has newest_share and newest_days; give one of them")
+            if self.newest_days <= 0.0:
+                raise InputError(f"ranker.newest_days is {self.newest_days}; it must be above 0")
+            return Popularity(
+                counts_of_last_days(corpus, split.training, self.newest_days, "ranker.newest_days")
             )
         if self.newest_share == 1.0:
             return Popularity(training_counts(corpus, split))
@@ -54,3 +64,8 @@ def popularity() -> RunConfig:
 def recent() -> RunConfig:
     """Rank by the newest tenth of the training interactions."""
     return RunConfig(ranker=PopularityConfig(newest_share=0.1))
+
+
+def pop_7_days() -> RunConfig:
+    """Rank by the last seven days of training (Pop-7-days; set others by ranker.newest_days)."""
+    return RunConfig(ranker=PopularityConfig(newest_days=7.0))

@@ -125,6 +125,6 @@ def test_a_class_is_given_by_its_name() -> None:
 def test_text_is_no_number_in_python() -> None:
     assert refused(BASE, {"encoder.layers": "3"}) == "encoder.layers is '3'; allowed: int"
     assert refused(BASE, {"split": "GlobalTemprl"}).startswith(
-        "split is 'GlobalTemprl'; did you mean GlobalTemporal? (allowed: GlobalTemporal, Leave"
+        "split is 'GlobalTemprl'; did you mean GlobalTemporal or TemporalCut? (allowed: "
     )
     assert refused(BASE, {"split": GlobalTemporal}).startswith("split is <class ")

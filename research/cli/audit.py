@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from research.cli import verbs
 from research.cli.findings import tell
 from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
-from research.data.splits import GlobalTemporal, LeaveOneOut, SplitConfig, UserHoldout
+from research.data.splits import LeaveOneOut, SplitConfig
 from research.errors import InputError
 from research.runs.audit import audit_run
 from research.storage.folders import run_or_corpus_at
@@ -34,6 +36,7 @@ def audit(arguments: verbs.AuditCommand) -> int:
 
 def split_named(name: verbs.SplitName | None) -> SplitConfig:
     """The split of that name, with its defaults; None is leave-one-out."""
-    if name == "UserHoldout":
-        return UserHoldout()
-    return GlobalTemporal() if name == "GlobalTemporal" else LeaveOneOut()
+    kinds: dict[str | None, type[SplitConfig]] = {
+        kind.__name__: kind for kind in get_args(SplitConfig)
+    }
+    return kinds.get(name, LeaveOneOut)()

@@ -12,19 +12,14 @@ from research.cli.show_cost import show_cost
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
 from research.data.profile import CorpusProfile, profile_of
+from research.data.question_counts import questions_line
 from research.errors import InputError
 from research.report.profile_words import sentences_of
 from research.storage.atomic import replacing
+from research.storage.evaluation_records import FloorRecord
 from research.storage.folders import what_is_at
 from research.storage.provenance_lines import UNKNOWN, commit_line, machine_line
-from research.storage.records import (
-    CarriedRecord,
-    FloorRecord,
-    Provenance,
-    RunRecord,
-    RunSummary,
-    StageResult,
-)
+from research.storage.records import CarriedRecord, Provenance, RunRecord, RunSummary, StageResult
 from research.storage.run_folder import CONTINUED_BY, RunFolder
 from research.storage.tuning_records import pruned_record
 from research.storage.untrusted import printable
@@ -145,10 +140,8 @@ def show_run(folder: Path) -> None:
     figures = {"validation, full": summary.val} if summary.val else {}
     figures |= {f"test, {candidates}": values for candidates, values in summary.test.items()}
     figures |= {"test, lists": summary.lists} if summary.lists else {}
-    if summary.popularity is not None:
-        figures |= {
-            f"popularity, {name}": values for name, values in summary.popularity.test.items()
-        }
+    for floor in summary.floors:
+        figures |= {f"{floor.name}, {name}": values for name, values in floor.test.items()}
     table.add_column("metric")
     for part in figures:
         table.add_column(part, justify="right")
@@ -163,8 +156,8 @@ def show_run(folder: Path) -> None:
         console.print(f"{name}: {value}")
     for note in summary.notes:
         console.print(f"note: {note}")
-    if summary.popularity is not None:
-        console.print(f"this run is {verdict_of(summary.popularity)}")
+    for floor in summary.floors:
+        console.print(f"this run is {verdict_of(floor)}")
 
 
 def verdict_of(floor: FloorRecord) -> str:
@@ -173,11 +166,13 @@ def verdict_of(floor: FloorRecord) -> str:
         f"{floor.difference:+.4f} (95 % of resamples: {floor.low:+.4f} to {floor.high:+.4f})"
     )
     if floor.low > 0.0:
-        return f"above popularity by {difference} in {floor.metric}"
-    position = "below popularity" if floor.high < 0.0 else "not above popularity"
+        return f"above {floor.name} by {difference} in {floor.metric}"
+    position = f"{'below' if floor.high < 0.0 else 'not above'} {floor.name}"
     return (
         f"{position}: {difference} in {floor.metric}; it has not learned more from the histories "
-        "than which items are bought often. Train longer (more steps, patience from a minimum on), "
+        "than which items are bought often"
+        + ("" if floor.newest_days is None else " of late")
+        + ". Train longer (more steps, patience from a minimum on), "
         "with smaller batches or less dropout"
     )
 
@@ -197,6 +192,8 @@ def facts_of(summary: RunSummary) -> dict[str, object]:
         facts["tokens"] = f"{cost.items:,}"
     facts["users"] = f"{users.evaluated:,} evaluated, {users.not_evaluated:,} could not be"
     facts["held-out items that the history has, so never hit"] = f"{summary.missed_share:.1%}"
+    for part, questions in summary.questions.items():
+        facts[f"questions of the {part}"] = questions_line(questions)
     if (covered := summary.attributes) is not None:
         facts["attributes"] = (
             f"{covered.attributes:,}, of which {covered.never_seen:,} on no item trained on; "

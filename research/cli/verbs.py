@@ -35,7 +35,9 @@ from research.tracking.config import Tracking
 from research.tracking.options import needing_wandb
 
 Ties = Literal["expected", "mean"]
-SplitName = Literal["LeaveOneOut", "UserHoldout", "GlobalTemporal"]
+SplitName = Literal[
+    "LeaveOneOut", "UserHoldout", "GlobalTemporal", "TemporalCut", "TimepointLeaveOneOut"
+]
 WandbMode = Literal["auto", "online", "offline"]
 ListedKind = Literal["baselines", "experiments", "corpora", "runs"]
 

@@ -20,6 +20,7 @@ from research.data.findings import (
     percent,
     share_of,
 )
+from research.data.question_counts import are_tied, are_unseen
 from research.data.repeats import Repeats
 from research.data.splits import (
     GlobalTemporal,
@@ -97,7 +98,7 @@ def ties(audited: Audited, part: str, held_out: HeldOut) -> Finding:
     """Held-out items with the time of the item before them."""
     assert audited.corpus.timestamps is not None, "there are times to compare"
     times = audited.corpus.timestamps
-    count = int((times[held_out.targets] == times[held_out.histories.stops - 1]).sum())
+    count = int(are_tied(times, held_out).sum())
     finer = FinerTimes.of(audited.corpus)
     if finer is not None:
         return _within_the_second(part, count, len(held_out), finer)
@@ -189,10 +190,10 @@ def seen_targets(audited: Audited, part: str, held_out: HeldOut) -> Finding:
 
 def cold_targets(audited: Audited, part: str, held_out: HeldOut) -> Finding:
     """Held-out items without a training interaction."""
-    items = audited.corpus.items[held_out.targets]
+    unseen_Q = are_unseen(audited.corpus, held_out, audited.training_counts_V)
     return share_finding(
         f"cold items, {part}",
-        ("cold", int((audited.training_counts_V[items] == 0).sum()), len(held_out)),
+        ("cold", int(unseen_Q.sum()), len(held_out)),
         f"of the {part}'s held-out items never occur in training, so that a model of item ids "
         "cannot learn them.",
         "Say this share beside the figures, or set --item-core when preparing.",

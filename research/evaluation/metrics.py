@@ -2,12 +2,14 @@
 
 A metric is named `hr@10`, `ndcg@10`, `mrr`, `mrr@10`, `recall@10`, `precision@10`, `map@10` or
 `map-r@10`. Each is a mean over users; with one held-out item a user (leave-one-out) a user is a
-row. `map@k` divides a user's sum of precisions by min(R, k), R being the number of held-out items,
-so that the best order is worth 1; `map-r@k` divides it by R, as trec_eval (`map_cut_k`), ranx and
-RecTools do, so that the best order is worth k / R where R is above k. With one held-out item the
-two are equal. Values are never rounded (docs/pitfalls.md, "improvements rounded away"), and a mean
-is a sum divided once (docs/pitfalls.md, "mean of batch means"). Where candidates tie, a metric is
-its expectation over all orders of them ("expected"), or its value at their mean rank ("mean").
+row. A user who is asked after several histories (`TemporalCut.target` "successive") has a ranking
+of each, and counts with their mean. `map@k` divides a ranking's sum of precisions by min(R, k), R
+being the number of held-out items in it, so that the best order is worth 1; `map-r@k` divides it by
+R, as trec_eval (`map_cut_k`), ranx and RecTools do, so that the best order is worth k / R where R
+is above k. With one held-out item the two are equal. Values are never rounded (docs/pitfalls.md,
+"improvements rounded away"), and a mean is a sum divided once (docs/pitfalls.md, "mean of batch
+means"). Where candidates tie, a metric is its expectation over all orders of them ("expected"), or
+its value at their mean rank ("mean").
 
 Metrics of recommended lists, such as `coverage@10`, have names of the same form; `list_metrics.py`
 explains and computes them, from list tables instead of rank tables.
@@ -82,7 +84,8 @@ def per_user(table: Table, name: str, ties: TiePolicy = "expected") -> tuple[Int
     HR: 1 if any held-out item is within the first k. Recall: the share of held-out items within k.
     Precision: their number within k, over k. MRR: the reciprocal rank of the best one. NDCG and
     MAP: binary relevance, normalized by the best possible order; `map-r`: by the number of held-out
-    items, also where that is above k. Metrics of lists: see `list_metrics.py`. `InputError` for an
+    items, also where that is above k. All are of one ranking; a user with several has their mean.
+    Metrics of lists: see `list_metrics.py`. `InputError` for an
     unknown name, and for one of the other kind of table.
     """
     users, values = _per_user(table, [name], ties)
@@ -104,13 +107,16 @@ def _per_user(table: Table, names: Sequence[str], ties: TiePolicy) -> tuple[Inte
             raise InputError(f"{name} is computed from a {needed} table, not from this one")
     if isinstance(table, ListTable):
         return table.user.astype(np.int64), [list_values(table, *each) for each in parsed]
-    unique, owner = np.unique(table.user, return_inverse=True)
+    rankings, owner = np.unique(table.ranking, return_inverse=True)
     groups, relevant = TieGroups.of(table, owner, ties), np.bincount(owner)
-    return unique.astype(np.int64), [_values(groups, relevant, *each) for each in parsed]
+    users, user_of = np.unique(rankings >> 32, return_inverse=True)
+    num_rankings = np.bincount(user_of)
+    values = [_values(groups, relevant, *each) for each in parsed]
+    return users, [np.bincount(user_of, each) / num_rankings for each in values]
 
 
 def _values(groups: TieGroups, relevant: Integers, kind: str, k: float) -> Floats:
-    """Expectation of a metric by user, float64 [U]; `relevant` [U] counts held-out items."""
+    """Expectation of a metric by ranking, float64 [R]; `relevant` [R] counts held-out items."""
     groups = groups.best_groups() if kind in ("hr", "mrr") else groups
 
     def total(values: Floats) -> Floats:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from research.data.corpus import Corpus
+from research.data.held_out import Ranges, flat_indices
+from research.data.time_cuts import times_of, units_of_days
 from research.packed import Packed
 
 
@@ -50,3 +55,21 @@ class EncodedPopularity:
     def scores_of(self, items_SN: Tensor) -> Tensor:
         """float64 [S, N]: the counts of the given items."""
         return self.counts_V[items_SN]
+
+
+def counts_of_last_days(
+    corpus: Corpus, training: Ranges, days: float, field: str = "days"
+) -> Tensor:
+    """int64 [V]: the interactions with each item in the last days of training.
+
+    Training ends with its newest interaction, and what is `days` days older or more does not count:
+    seven days count where times are whole days and `days` is 7. `InputError`, which names the
+    config field `field`, if the corpus has no times or they have no days.
+    """
+    span = units_of_days(corpus, days, field)
+    places = flat_indices(training)
+    times = times_of(corpus)[places]
+    recent = places[times > int(times.max()) - span]
+    return torch.bincount(
+        torch.from_numpy(corpus.items[recent].astype(np.int64)), minlength=corpus.num_items
+    )

@@ -43,8 +43,8 @@ def check_comparable(table_a: Table, table_b: Table) -> None:
     """Raise `InputError` unless protocols, users and held-out items of two tables are the same.
 
     What is compared otherwise means nothing (docs/pitfalls.md, "metric without its protocol").
-    The order of rows does not matter. A table that has a question (user, held-out item) twice is
-    refused as well.
+    The order of rows does not matter. A table that has a question (user, held-out item) twice after
+    the same history is refused as well.
     """
     fields = differing_fields({"first": table_a.protocol, "second": table_b.protocol})
     if fields:
@@ -74,13 +74,19 @@ def _text(value: object) -> str:
 
 
 def _questions(table: Table) -> NDArray[np.int64]:
-    """A table's questions as user * 2^32 + item, int64 [Q] ascending; `InputError` for a repeat.
+    """A table's questions as user * 2^32 + item, int64 [Q] ascending.
 
-    Of a list table they are the users, without an item.
+    Of a list table they are the users, without an item. `InputError` for a question that is asked
+    twice after the same history.
     """
-    items = table.item if isinstance(table, RankTable) else 0
-    questions = np.sort((table.user.astype(np.int64) << 32) + items)
-    repeated = questions[1:][questions[1:] == questions[:-1]]
+    lengths = np.zeros(len(table), dtype=np.int32)
+    questions = table.user.astype(np.int64) << 32
+    if isinstance(table, RankTable):
+        questions, lengths = questions + table.item, table.history_length
+    order = np.lexsort((lengths, questions))
+    questions, lengths = questions[order], lengths[order]
+    is_repeat = (questions[1:] == questions[:-1]) & (lengths[1:] == lengths[:-1])
+    repeated = questions[1:][is_repeat]
     if len(repeated):
         user, item = divmod(int(repeated[0]), 1 << 32)
         raise InputError(

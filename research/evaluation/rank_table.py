@@ -57,6 +57,12 @@ class RankTable:
     def __len__(self) -> int:
         return len(self.rank)
 
+    @property
+    def ranking(self) -> NDArray[np.int64]:
+        """int64 [Q]: which ranking of items each held-out item was looked up in, user * 2^32 +
+        length of the history: the items after one history of a user are ranked once."""
+        return (self.user.astype(np.int64) << 32) + self.history_length
+
     def has_attribute(self, place: int) -> NDArray[np.bool_]:
         """bool [Q]: whether the held-out item has attribute `attribute_names[place]`."""
         assert self.attribute_bits is not None, "a table without bits names no attribute"
@@ -145,9 +151,10 @@ def _is_possible(table: RankTable) -> bool:
     first = (table.rank - table.ties / 2)[np.isfinite(table.rank)]
     if not ((first >= 1.0) & (first == np.floor(first))).all():
         return False
-    # A user's held-out items that share a mean rank take places around it, none before place 1.
-    order = np.lexsort((table.rank, table.user))
-    ranks, users = table.rank[order], table.user[order]
-    starts = group_starts(users, ranks)
+    # Held-out items that share a mean rank in a ranking take places around it, none before place 1.
+    ranking = table.ranking
+    order = np.lexsort((table.rank, ranking))
+    ranks = table.rank[order]
+    starts = group_starts(ranking[order], ranks)
     sizes = np.diff(np.r_[starts, len(ranks)])
     return bool((ranks[starts] - (sizes - 1) / 2 >= 1.0).all())

@@ -33,12 +33,13 @@ _BLOCK = 1 << 20
 class TieGroups:
     """The G groups of tied candidates that contain held-out items.
 
-    They are sorted by user, then from the best places down. An item with infinite rank (a miss) is
+    They are sorted by owner, then from the best places down. An owner is a user, or one of the
+    rankings of a user who is asked after several histories. An item with infinite rank (a miss) is
     in no group.
     """
 
     owner: Integers
-    """[G] index of the user, counted from 0 in ascending order of user ids."""
+    """[G] number of the owner, from 0."""
     first: Floats
     """[G] the group's first place in the ranked list, 1-based."""
     size: Floats
@@ -50,7 +51,7 @@ class TieGroups:
 
     @staticmethod
     def of(table: RankTable, owner: Integers, ties: TiePolicy) -> TieGroups:
-        """The groups of a table in which row r belongs to user `owner[r]`.
+        """The groups of a table in which row r belongs to the owner `owner[r]`.
 
         Under "expected" a group is a set of tied candidates; under "mean" each held-out item is a
         group of its own, at its mean rank.

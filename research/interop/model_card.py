@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from research.data.question_counts import questions_line
 from research.errors import InputError
 from research.evaluation.list_table import ListTable, Table, lists_file
 from research.evaluation.rank_table import RankTable
@@ -132,14 +133,16 @@ def _metric_lines(run: Path, summary: RunSummary) -> list[str]:
                 found = estimate([table], metric, ties=summary.ties)
                 interval = f"{found.low:.4f} to {found.high:.4f}"
             lines.append(f"| {printable(candidates)} | {metric} | {value:.4f} | {interval} |")
-    floor = summary.popularity
-    if floor is not None:
+    for floor in summary.floors:
+        figure = floor.test[floor.candidates][floor.metric]
         lines += [
             "",
-            f"Popularity has {floor.metric} {floor.test[floor.candidates][floor.metric]:.4f} under "
+            f"{floor.name.capitalize()} has {floor.metric} {figure:.4f} under "
             f"{printable(floor.candidates)} candidates; the run is {floor.difference:+.4f} from it "
             f"(95 % interval {floor.low:+.4f} to {floor.high:+.4f}).",
         ]
+    if "test" in summary.questions:
+        lines.append(f"\nThe test: {questions_line(summary.questions['test'])}.")
     return lines + [f"\n{printable(note)}" for note in summary.notes]
 
 

@@ -11,7 +11,18 @@ from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.preparation.options import PrepareConfig
-from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
+from research.data.splits import (
+    AtQuantile,
+    AtTime,
+    ByLastItem,
+    ByTime,
+    ByUsers,
+    GlobalTemporal,
+    LeaveOneOut,
+    TemporalCut,
+    TimepointLeaveOneOut,
+    UserHoldout,
+)
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
 from research.model.caser import CaserConfig
@@ -71,9 +82,14 @@ __all__ = [
     "HSTU",
     "TPE",
     "AAPConfig",
+    "AtQuantile",
+    "AtTime",
     "BatchConfig",
     "BayesianPersonalizedRanking",
     "BinaryCrossEntropy",
+    "ByLastItem",
+    "ByTime",
+    "ByUsers",
     "CaserConfig",
     "CheckpointAverage",
     "ClozeConfig",
@@ -118,6 +134,8 @@ __all__ = [
     "Sliding",
     "StageConfig",
     "StudyResult",
+    "TemporalCut",
+    "TimepointLeaveOneOut",
     "TransformerConfig",
     "Trial",
     "UserHoldout",

@@ -84,7 +84,8 @@ def known_users(
     `history` says which of a user's events are the history. "all": every event of the corpus, also
     what the run held out, as for recommendations that users are to see. "train": those that the run
     was trained on. "test": those after which the run's test ranked, so that its held-out items can
-    be looked for in the lists; of users whom the test does not ask about, those of "train". Other
+    be looked for in the lists, the shortest where it ranked after several of a user; of users whom
+    the test does not ask about, those of "train". Other
     users are left out and counted where `unknown` is "skip", else they raise `InputError`.
     """
     check_choice("history", history, get_args(HistoryPart))
@@ -101,6 +102,8 @@ def known_users(
         stops_U = starts_U.copy()
         asked = [parts.split.test.histories] if history == "test" else []
         for ranges in (parts.split.training, *asked):
+            # The last assignment to a user stays, and the shortest history comes first.
+            ranges = ranges.select(np.arange(len(ranges))[::-1])
             starts_U[ranges.users], stops_U[ranges.users] = ranges.starts, ranges.stops
     available = fields_of(corpus)
     return Requests(

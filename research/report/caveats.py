@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from research.data.question_counts import questions_line
 from research.evaluation.protocol import differing_fields
 from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.records import StudyRun
-from research.report.schema import Status
+from research.report.schema import Part, Status
 from research.storage.records import StudyRecord
 from research.storage.untrusted import printable, short_text
 
@@ -149,6 +150,44 @@ def missed_notes(runs: Sequence[StudyRun]) -> list[str]:
         f"{share} of the test's held-out items stand in their users' histories and are excluded as "
         "seen: no cell can hit them (evaluation.seen)."
     ]
+
+
+def question_notes(runs: Sequence[StudyRun], part: Part) -> list[str]:
+    """A note on how many held-out items of a part are asked for in doubt, one for each count."""
+    cells: dict[str, list[str]] = {}
+    for run in runs:
+        if run.summary is not None and part in run.summary.questions:
+            text = questions_line(run.summary.questions[part])
+            cells.setdefault(text, []).append(f"{printable(run.cell)}/{run.seed}")
+    return [
+        f"The {part}{f' of {_cell_names(names)}' if len(cells) > 1 else ''}: {text}."
+        for text, names in cells.items()
+    ]
+
+
+def floor_notes(runs: Sequence[StudyRun]) -> list[str]:
+    """A note on the runs that are not above popularity, one for each kind of it, if there are any.
+
+    A run is above it where the 95 % interval of its own difference is above 0.
+    """
+    floors: dict[str, dict[str, list[bool]]] = {}
+    for run in runs:
+        for floor in () if run.summary is None else run.summary.floors:
+            above = floors.setdefault(floor.name, {}).setdefault(run.cell, [])
+            above.append(floor.low > 0.0)
+    notes = []
+    for name, of_cells in floors.items():
+        cells = [
+            f"{printable(cell)} ({above.count(False)} of {len(above)})"
+            for cell, above in of_cells.items()
+            if not all(above)
+        ]
+        if cells:
+            notes.append(
+                f"Runs of {', '.join(cells)} are not above {name} on the test: they have not "
+                "learned more from histories than which items are frequent."
+            )
+    return notes
 
 
 def _cell_names(runs: Sequence[str]) -> str:

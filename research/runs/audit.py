@@ -19,7 +19,8 @@ from research.evaluation.candidates import is_in_history, read_candidates
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
 from research.runs.load import records_of
-from research.storage.records import FloorRecord, RunRecord, RunSummary
+from research.storage.evaluation_records import FloorRecord
+from research.storage.records import RunRecord, RunSummary
 
 
 def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Finding]:
@@ -36,6 +37,7 @@ def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Fin
         same_corpus(record, corpus),
         *selection(config, record, summary),
         *popularity(config, summary.popularity),
+        *([] if summary.recent_popularity is None else [above_floor(summary.recent_popularity)]),
         candidate_sets(config),
     ]
     if record.fingerprint != corpus.fingerprint:
@@ -165,26 +167,30 @@ def popularity(config: RunConfig, floor: FloorRecord | None) -> list[Finding]:
                 ),
             )
         ]
+    return [above_floor(floor)]
+
+
+def above_floor(floor: FloorRecord) -> Finding:
+    """Whether the run is above popularity, or above that of the last days of training."""
+    check = floor.name
     numbers = {"difference": floor.difference, "low": floor.low, "high": floor.high}
     difference = (
         f"{floor.difference:+.4f} in {floor.metric} (95 % of resamples: {floor.low:+.4f} to "
         f"{floor.high:+.4f})"
     )
     if floor.low > 0.0:
-        sentence = f"The run is above popularity by {difference}."
-        return [Finding(check="popularity", level="fine", numbers=numbers, sentence=sentence)]
-    return [
-        Finding(
-            check="popularity",
-            level="problem",
-            numbers=numbers,
-            sentence=(
-                f"The run is not above popularity: {difference}. It has not learned more from "
-                "histories than which items are frequent; train longer or change the recipe "
-                "before comparing it with anything."
-            ),
-        )
-    ]
+        sentence = f"The run is above {floor.name} by {difference}."
+        return Finding(check=check, level="fine", numbers=numbers, sentence=sentence)
+    return Finding(
+        check=check,
+        level="problem",
+        numbers=numbers,
+        sentence=(
+            f"The run is not above {floor.name}: {difference}. It has not learned more from "
+            "histories than which items are frequent; train longer or change the recipe "
+            "before comparing it with anything."
+        ),
+    )
 
 
 def candidate_sets(config: RunConfig) -> Finding:

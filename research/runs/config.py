@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from research.config import check_types
-from research.data.splits import LeaveOneOut, SplitConfig
+from research.data.splits import LeaveOneOut, SplitConfig, TemporalCut
 from research.errors import InputError
 from research.evaluation.list_metrics import OF_SEEN
 from research.evaluation.metrics import check_metric_names, of_lists, of_ranks, parse_metric
@@ -102,6 +102,13 @@ class RunConfig:
             raise InputError("a run has either stages or a counting ranker, and not both")
         if self.start_from is not None and not self.stages:
             raise InputError("start_from is set, but the run has no stage to start")
+        lists = of_lists(self.evaluation.metrics)
+        if lists and isinstance(self.split, TemporalCut) and self.split.target == "successive":
+            raise InputError(
+                f"evaluation.metrics has {lists[0]}, a metric of one recommended list a user, but "
+                "split.target=successive asks after several histories of a user; choose another "
+                "target, or leave the metric out"
+            )
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise InputError(f"stages are named {', '.join(names)}; names must differ")

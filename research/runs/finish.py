@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 
+from research.data.question_counts import questions_record
 from research.distributed.activity import ACTIVITY
 from research.evaluation.candidates import AllItems, CandidateSet, seen_notes
 from research.evaluation.list_table import ListTable, lists_file
@@ -17,9 +18,10 @@ from research.evaluation.rank_table import RankTable
 from research.evaluation.ranker import Ranker
 from research.runs.extension import archive_results, note_of
 from research.runs.parts import RunParts
-from research.runs.popularity_floor import popularity_floor
+from research.runs.popularity_floor import popularity_floors
 from research.runs.provenance import merge_provenance, provenance_of, versions
 from research.runs.stages import TrainingResult
+from research.storage.evaluation_records import QuestionsRecord
 from research.storage.records import Provenance, RunRecord, RunSummary, UsersRecord
 from research.storage.run_folder import RunFolder
 from research.training.peak_memory import PeakMemory
@@ -63,6 +65,22 @@ def rank(
     return validation_tables, tables, lists
 
 
+def questions_of(
+    run_parts: RunParts,
+    tables: Mapping[str, RankTable],
+    validation_tables: Mapping[str, RankTable],
+) -> dict[str, QuestionsRecord]:
+    """How many held-out items are asked for in doubt, by part that has rank tables."""
+    corpus, split = run_parts.corpus, run_parts.split
+    counts_V = run_parts.catalogue.training.counts_V.cpu().numpy()
+    parts = {"test": (split.test, tables), "validation": (split.validation, validation_tables)}
+    return {
+        part: questions_record(corpus, held_out, split.training, counts_V)
+        for part, (held_out, ranked) in parts.items()
+        if ranked
+    }
+
+
 def evaluate_run(
     run_parts: RunParts,
     result: TrainingResult,
@@ -82,7 +100,7 @@ def evaluate_run(
     started = time.monotonic()
     peak = PeakMemory(device)
     validation_tables, tables, lists = rank(run_parts, result.ranker, candidate_sets, folder)
-    floor = popularity_floor(run_parts, tables, candidate_sets) if tables else None
+    floor, recent_floor, floor_notes = popularity_floors(run_parts, tables, candidate_sets)
     cost = replace(
         result.cost,
         evaluation_seconds=time.monotonic() - started,
@@ -104,7 +122,9 @@ def evaluate_run(
         test={name: metrics(table, names, ties) for name, table in tables.items()},
         lists={} if lists is None else metrics(lists, of_lists(evaluation.metrics)),
         missed_share=missed_share(first),
+        questions=questions_of(run_parts, tables, validation_tables),
         popularity=floor,
+        recent_popularity=recent_floor,
         attributes=result.attributes,
         best=result.best,
         carried=result.carried,
@@ -113,6 +133,7 @@ def evaluate_run(
         notes=(
             *result.notes,
             *seen_notes(tables),
+            *floor_notes,
             *(note_of(each, run_parts.config) for each in record.extensions),
         ),
         imported=result.imported,

@@ -19,6 +19,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from research.config import OLD_FORMAT_MESSAGE, is_old_format, record_from_json, record_to_json
 from research.errors import InputError
+from research.storage.evaluation_records import FloorRecord, QuestionsRecord
 from research.storage.json_files import read_json, write_json
 from research.storage.untrusted import file_inside, is_file_name
 
@@ -346,24 +347,6 @@ class ImportRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FloorRecord:
-    """Popularity's metrics on a run's test part, and the run's difference from them."""
-
-    test: Mapping[str, Mapping[str, float]]
-    """Popularity's metrics by candidate set."""
-    candidates: str
-    """The candidate set of the comparison."""
-    metric: str
-    """The metric of the comparison."""
-    difference: float
-    """The run minus popularity, mean over users; positive: the run is above popularity."""
-    low: float
-    """Lower end of the difference's 95 % bootstrap interval over users."""
-    high: float
-    """Upper end of the same interval."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunSummary(Record):
     """summary.json: the results of a run; only a finished run has it."""
 
@@ -390,8 +373,14 @@ class RunSummary(Record):
     """Metrics of the lists recommended in the test part, by name; empty: the config has none."""
     missed_share: float
     """Share (0 to 1) of the held-out items under `protocol` that were excluded as seen."""
+    questions: Mapping[str, QuestionsRecord] = field(default_factory=dict)
+    """How many held-out items are asked for in doubt, by part that was ranked, "test" first; empty:
+    an earlier version did not count them."""
     popularity: FloorRecord | None = None
     """Popularity on the same test; None: it was not ranked beside the run."""
+    recent_popularity: FloorRecord | None = None
+    """Popularity of the last days of training on the same test; None: it was not ranked, or the
+    split is not at points in time."""
     attributes: CoverageRecord | None = None
     """How many items and attributes are covered; None: no objective uses attributes."""
     best: Mapping[str, StageResult]
@@ -408,6 +397,12 @@ class RunSummary(Record):
     """The foreign file that the weights came from; None: they were trained here."""
     versions: Mapping[str, str]
     """Versions of Python and of the packages that computed the figures, by name."""
+
+    @property
+    def floors(self) -> tuple[FloorRecord, ...]:
+        """What the run was compared with: popularity, and that of the last days of training."""
+        floors = (self.popularity, self.recent_popularity)
+        return tuple(floor for floor in floors if floor is not None)
 
     @property
     def first_figures(self) -> tuple[str, str, Mapping[str, float]]:

@@ -473,8 +473,9 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
     assert (loss["class"], loss["number"]) == ("SampledSoftmax", 8)
     message = command_error(capsys, "run", SASREC, "--out", tmp_path / "no", "split=GlobalTmporal")
     assert message == (
-        "sixfold run: split is 'GlobalTmporal'; did you mean GlobalTemporal? (allowed: "
-        "GlobalTemporal, LeaveOneOut, UserHoldout)\n"
+        "sixfold run: split is 'GlobalTmporal'; did you mean GlobalTemporal or "
+        "TemporalCut? (allowed: GlobalTemporal, LeaveOneOut, TemporalCut, TimepointLeaveOneOut, "
+        "UserHoldout)\n"
     )
     assert not (tmp_path / "no").exists()
 

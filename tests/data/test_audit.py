@@ -16,11 +16,15 @@ from research.data.names import Names
 from research.data.repeats import Repeats
 from research.data.split_checks import Seen
 from research.data.splits import (
+    AtQuantile,
+    ByTime,
     GlobalTemporal,
     HeldOut,
     LeaveOneOut,
     Split,
     SplitConfig,
+    TemporalCut,
+    TimepointLeaveOneOut,
     UserHoldout,
     flat_indices,
 )
@@ -298,6 +302,9 @@ SPLITS = [
     LeaveOneOut(validation_in_training=True),
     UserHoldout(validation_share=0.2, test_share=0.3, seed=1),
     GlobalTemporal(validation_share=0.2, test_share=0.2),
+    TemporalCut(cut=AtQuantile(quantile=0.6)),
+    TemporalCut(cut=AtQuantile(quantile=0.6), target="successive", validation=ByTime(quantile=0.6)),
+    TimepointLeaveOneOut(cut=AtQuantile(quantile=0.6)),
 ]
 
 

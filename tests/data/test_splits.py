@@ -10,12 +10,16 @@ import pytest
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.splits import (
+    AtQuantile,
+    ByTime,
     GlobalTemporal,
     HeldOut,
     LeaveOneOut,
     Ranges,
     Split,
     SplitConfig,
+    TemporalCut,
+    TimepointLeaveOneOut,
     UserHoldout,
     flat_indices,
     training_counts,
@@ -30,6 +34,9 @@ SPLITS = [
     LeaveOneOut(validation_in_training=True),
     UserHoldout(validation_share=0.2, test_share=0.3, seed=1),
     GlobalTemporal(validation_share=0.2, test_share=0.2),
+    TemporalCut(cut=AtQuantile(quantile=0.6)),
+    TemporalCut(cut=AtQuantile(quantile=0.6), target="successive", validation=ByTime(quantile=0.6)),
+    TimepointLeaveOneOut(cut=AtQuantile(quantile=0.6)),
 ]
 
 
@@ -165,7 +172,10 @@ def test_points_in_time_with_no_user_on_both_sides_are_an_error(tmp_path: Path) 
     )
     with pytest.raises(InputError) as caught:
         GlobalTemporal(validation_share=0.25, test_share=0.5).split(corpus)
-    assert "no user has interactions on both sides of the cut at timestamp 8" in str(caught.value)
+    assert str(caught.value) == (
+        "corpus apart: the cut at 8 leaves no user with interactions on both sides of it; 2 "
+        "interactions are before it and 2 after it. Choose other shares, or another split."
+    )
 
 
 def test_too_few_users_to_hold_out_are_an_error(tiny_corpus: Corpus) -> None:

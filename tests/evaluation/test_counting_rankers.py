@@ -13,9 +13,18 @@ from baselines.popularity import PopularityConfig
 from baselines.transitions import TransitionsConfig
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
-from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
+from research.data.splits import (
+    AtTime,
+    ByUsers,
+    GlobalTemporal,
+    LeaveOneOut,
+    Ranges,
+    TemporalCut,
+    UserHoldout,
+)
 from research.errors import InputError
 from research.evaluation.candidates import AllItems
+from research.evaluation.popularity import counts_of_last_days
 from research.evaluation.ranker import Ranker, RankerConfig
 from research.evaluation.ranking import rank_tables
 from research.model.transformer_config import TransformerConfig
@@ -74,6 +83,73 @@ def test_interactions_at_the_moment_of_the_cut_are_recent_too() -> None:
     corpus = corpus_of([[0, 1, 2, 3, 4, 4]], 5, [[1, 5, 5, 5, 9, 9]])
     recent = scores_after(PopularityConfig(newest_share=0.3), corpus, [0])
     assert recent.tolist() == [[0, 1, 1, 1, 0]]
+
+
+DAY = 86_400
+MAY_2014 = 1_398_902_400
+
+
+def days_of_may(*days: list[int]) -> list[list[int]]:
+    return [[MAY_2014 + day * DAY for day in row] for row in days]
+
+
+@pytest.mark.parametrize(
+    ("days", "counts"),
+    [
+        # Training ends on day 9; of whole days the last two are 8 and 9.
+        (1.0, [0, 0, 0, 1, 0]),
+        (2.0, [1, 0, 0, 1, 0]),
+        (7.0, [2, 0, 1, 1, 0]),
+        (7.5, [2, 1, 1, 1, 0]),
+        (365.0, [2, 2, 2, 1, 0]),
+    ],
+)
+def test_popularity_of_the_last_days_by_hand(days: float, counts: list[int]) -> None:
+    corpus = corpus_of(
+        [[0, 1, 0, 1, 2, 2], [2, 2, 3, 0, 4, 4]], 5,
+        days_of_may([5, 2, 8, 1, 20, 21], [0, 7, 9, 10, 22, 23]),
+    )  # fmt: skip
+    training = Ranges(np.array([0, 1]), np.array([0, 6]), np.array([4, 9]))
+    assert counts_of_last_days(corpus, training, days).tolist() == counts
+
+
+def test_popularity_of_the_last_days_knows_nothing_after_a_cut() -> None:
+    corpus = corpus_of(
+        [[0, 1, 4], [2, 2, 3, 4], [4, 4]], 5, days_of_may([0, 8, 11], [2, 7, 9, 12], [13, 14])
+    )
+    split = TemporalCut(cut=AtTime(time="2014-05-10"), validation=ByUsers(users=1)).split(corpus)
+    counts = np.zeros(5)
+    for user, start, stop in zip(*vars(split.training).values(), strict=True):
+        for place in range(start, stop):
+            assert corpus.timestamps is not None
+            newest = max(corpus.timestamps[split.training.stops - 1])
+            counts[corpus.items[place]] += corpus.timestamps[place] > newest - 7 * DAY
+        assert user in (0, 1)
+    ranker = PopularityConfig(newest_days=7.0).build(corpus, split)
+    assert scores_of_all(ranker, Packed.from_lists([[0]]))[0].tolist() == counts.tolist()
+    assert counts[4] == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (PopularityConfig(newest_days=0.0), "ranker.newest_days is 0.0; it must be above 0"),
+        (
+            PopularityConfig(newest_days=7.0, newest_share=0.5),
+            "ranker has newest_share and newest_days; give one of them",
+        ),
+        (PopularityConfig(newest_days=7.0), "ranker.newest_days is 7.0, but the times of corpus"),
+    ],
+)
+def test_days_that_make_no_sense_are_refused(config: PopularityConfig, message: str) -> None:
+    corpus = corpus_of([[0, 1, 2]], 3, [[1, 2, 3]])
+    with pytest.raises(InputError) as caught:
+        config.build(corpus, LeaveOneOut().split(corpus))
+    assert str(caught.value).startswith(message)
+    with pytest.raises(InputError, match="no timestamps"):
+        PopularityConfig(newest_days=7.0).build(
+            corpus_of([[0, 1, 2]], 3), LeaveOneOut().split(corpus)
+        )
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])

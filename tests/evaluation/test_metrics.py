@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import comb, fsum, inf, log2
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +62,35 @@ def table_of(rows: list[tuple[int, float]], ties: int = 0) -> RankTable:
 )
 def test_one_held_out_item_at_rank_three(name: str, expected: float) -> None:
     assert metrics(table_of([(0, 3.0)]), [name]) == {name: expected}
+
+
+@pytest.mark.parametrize("ties", ["expected", "mean"])
+def test_a_user_with_several_rankings_counts_once_with_their_mean(ties: TiePolicy) -> None:
+    # User 0 is asked after three histories, and is first, second and nowhere; user 1 after one.
+    table = replace(
+        table_of([(0, 1.0), (0, 2.0), (0, inf), (1, 1.0)]),
+        history_length=np.array([3, 4, 5, 3], np.int32),
+    )
+    assert metrics(table, ["hr@1", "mrr", "ndcg@2", "recall@2", "precision@2"], ties) == {
+        "hr@1": pytest.approx((1 / 3 + 1) / 2),
+        "mrr": pytest.approx(((1 + 1 / 2) / 3 + 1) / 2),
+        "ndcg@2": pytest.approx(((1 + 1 / log2(3)) / 3 + 1) / 2),
+        "recall@2": pytest.approx((2 / 3 + 1) / 2),
+        "precision@2": pytest.approx((2 / 3 / 2 + 1 / 2) / 2),
+    }
+    users, values = per_user(table, "hr@1", ties)
+    assert (users.tolist(), values.tolist()) == ([0, 1], [pytest.approx(1 / 3), 1.0])
+    # After one history the same ranks are of one list, of which the best counts.
+    assert metrics(table_of([(0, 1.0), (0, 2.0), (1, 1.0)]), ["hr@1"], ties) == {"hr@1": 1.0}
+
+
+def test_rankings_of_a_user_may_share_a_place(tmp_path: Path) -> None:
+    table = replace(table_of([(0, 1.0), (0, 1.0)]), history_length=np.array([1, 2], np.int32))
+    table.save(tmp_path / "ranks.npz")
+    assert metrics(RankTable.load(tmp_path / "ranks.npz"), ["hr@1"]) == {"hr@1": 1.0}
+    table_of([(0, 1.0), (0, 1.0)]).save(tmp_path / "one.npz")
+    with pytest.raises(InputError, match="no ranking gives such ranks"):
+        RankTable.load(tmp_path / "one.npz")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,18 @@ from baselines.popularity import PopularityConfig
 from research.data.corpus import Corpus
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
-from research.data.splits import UserHoldout
+from research.data.splits import (
+    AtQuantile,
+    AtTime,
+    ByTime,
+    ByUsers,
+    GlobalTemporal,
+    LeaveOneOut,
+    TemporalCut,
+    TimepointLeaveOneOut,
+    UserHoldout,
+)
+from research.data.temporal_cut import Target
 from research.errors import InputError
 from research.evaluation.protocol import check_comparable, differing_fields
 from research.evaluation.rank_table import RankTable
@@ -99,6 +111,41 @@ def test_a_question_asked_twice_is_refused() -> None:
     message = r"has 1 questions more than once \(dense ids: item 2147483647 of user 3"
     with pytest.raises(InputError, match=message):
         check_comparable(twice, twice)
+
+
+def test_a_question_may_be_asked_again_after_a_longer_history() -> None:
+    again = table_asking([(0, 5), (3, 7), (3, 7)])
+    longer = replace(again, history_length=np.array([1, 1, 2], np.int32))
+    check_comparable(longer, replace(longer))
+    with pytest.raises(InputError, match="differ in the held-out items of some users"):
+        check_comparable(longer, table_asking([(0, 5), (3, 7)]))
+
+
+SPLITS = (
+    LeaveOneOut(),
+    UserHoldout(),
+    GlobalTemporal(),
+    TimepointLeaveOneOut(),
+    TimepointLeaveOneOut(cut=AtQuantile(quantile=0.8)),
+    *(TemporalCut(target=target) for target in get_args(Target)),
+    TemporalCut(cut=AtTime(time="2014-05-01")),
+    TemporalCut(validation=ByUsers()),
+    TemporalCut(validation=ByTime()),
+    TemporalCut(gap_days=7.0),
+)
+
+
+def test_protocols_of_all_splits_differ(tiny_corpus: Corpus) -> None:
+    protocols = {
+        str(split): protocol_of(replace(COUNTING, split=split), tiny_corpus, "test")
+        for split in SPLITS
+    }
+    (values,) = differing_fields(protocols).values()
+    assert len(values) == len(SPLITS)
+    tables = [replace(table_of([1.0]), protocol=protocol) for protocol in protocols.values()]
+    for other in tables[1:]:
+        with pytest.raises(InputError, match="the rank tables differ in protocol: split is "):
+            check_comparable(tables[0], other)
 
 
 def test_questions_compare_as_sorted_lists_of_pairs_do() -> None:

@@ -17,7 +17,7 @@ from baselines.popularity import popularity
 from research.data.catalogue import Catalogue
 from research.data.corpus import Corpus
 from research.data.names import Names
-from research.data.splits import GlobalTemporal
+from research.data.splits import AtTime, GlobalTemporal, TemporalCut
 from research.errors import InputError
 from research.evaluation.best import highest
 from research.packed import Packed
@@ -242,6 +242,13 @@ def test_the_history_of_the_test_ends_at_its_point_in_time() -> None:
     split = GlobalTemporal(validation_share=0.25, test_share=0.25).split(corpus)
     parts = RunParts(popularity(), corpus, split, Catalogue.of(corpus, split))
     assert known_users(parts, history="test").lengths_R.tolist() == [3, 2, 1, 0]
+
+
+def test_of_several_histories_of_a_test_the_shortest_is_listed_after() -> None:
+    corpus = corpus_of([[0, 1, 2, 3, 4], [4, 5]], 6, timestamps=[[0, 1, 2, 8, 9], [0, 2]])
+    split = TemporalCut(cut=AtTime(time="2"), target="successive").split(corpus)
+    parts = RunParts(popularity(), corpus, split, Catalogue.of(corpus, split))
+    assert known_users(parts, history="test").lengths_R.tolist() == [3, 0]
 
 
 def test_a_list_after_the_tests_history_holds_the_held_out_item_at_its_rank() -> None:

@@ -501,6 +501,44 @@ def test_what_a_run_says_of_itself_is_told(study: Path) -> None:
     assert "summary.json is damaged or of another program or version (notes is 3" in refusal(study)
 
 
+def floor_of(days: int | None, low: float) -> dict[str, object]:
+    return {
+        "newest_days": days, "test": {"full": {"mrr": 0.1}}, "candidates": "full", "metric": "mrr",
+        "difference": low + 0.1, "low": low, "high": low + 0.2,
+    }  # fmt: skip
+
+
+def test_a_report_says_what_is_in_doubt_and_who_is_not_above_popularity(study: Path) -> None:
+    questions = {
+        "questions": 6, "tied": 3, "finer_times": False, "before_training_end": 6, "unseen": 0,
+    }  # fmt: skip
+    summary = {
+        "questions": {"test": questions, "validation": {**questions, "unseen": 3}},
+        "popularity": floor_of(None, 0.1),
+        "recent_popularity": floor_of(7, -0.05),
+    }
+    for seed in (0, 1):
+        write_run(study, "better", seed, BETTER[seed], summary=summary)
+    doubts = (
+        "6 held-out items; 50.0 % with the time of the item before them (the order of the file "
+        "decides); 100.0 % older than the newest training event; "
+    )
+    notes = report_of(study).corpora[0].notes
+    assert notes[-2:] == (
+        f"The test: {doubts}0.0 % of items that no training event has.",
+        "Runs of better (2 of 2) are not above popularity of the last 7 days on the test: they "
+        "have not learned more from histories than which items are frequent.",
+    )
+    (note,) = report_of(study, part="validation").corpora[0].notes
+    assert note == f"The validation: {doubts}50.0 % of items that no training event has."
+    # Where cells differ, each count says whose it is.
+    few = {**questions, "questions": 5, "tied": 0}
+    for seed in (0, 1):
+        write_run(study, "next", seed, BETTER[seed], summary={"questions": {"test": few}})
+    said = [note for note in report_of(study).corpora[0].notes if "held-out items" in note]
+    assert [note.partition(":")[0] for note in said] == ["The test of next", "The test of better"]
+
+
 def test_damaged_lines_are_named(study: Path) -> None:
     path = study / "films" / "better" / "1" / "metrics.jsonl"
     path.write_text('{"stage": "train"}\n')

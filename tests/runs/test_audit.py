@@ -21,9 +21,9 @@ from research.runs.audit import audit_run, candidate_file
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
 from research.runs.run_hash import record_of
+from research.storage.evaluation_records import FloorRecord
 from research.storage.records import (
     ExtensionRecord,
-    FloorRecord,
     ImportRecord,
     RunRecord,
     RunSummary,

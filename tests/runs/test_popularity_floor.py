@@ -9,13 +9,21 @@ import pytest
 
 from baselines.popularity import PopularityConfig
 from research.cli.show import show, verdict_of
+from research.data.corpus import Corpus
+from research.data.splits import AtTime, GlobalTemporal, TemporalCut
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
+from research.runs.audit import audit_run
 from research.runs.config import RunConfig
 from research.runs.execute import execute
-from research.storage.records import FloorRecord
+from research.runs.popularity_floor import NO_DAYS
+from research.storage.evaluation_records import FloorRecord
 from research.training.config import ValidationConfig
 from tests.support.small_runs import FINETUNE, QUIET, config_of, corpus_in
+from tests.support.synthetic import markov_histories, write_histories
+
+DAY = 86_400
+MAY_2014 = 1_398_902_400
 
 
 def test_a_run_tells_popularity_on_its_own_test(
@@ -52,6 +60,50 @@ def test_special_classes_compete_in_the_runs_ranking_alone(tmp_path: Path) -> No
     )
     assert summary.protocol["special_candidates"] == 2
     assert summary.popularity is not None
+
+
+def two_weeks(folder: Path, *, first: int = MAY_2014) -> Corpus:
+    """Fifteen users with an event a day, from one of the first four days of May 2014 on."""
+    histories = markov_histories(num_users=15, num_items=10, length=12, seed=0)
+    times = [
+        [first + (user % 4 + place) * DAY for place in range(len(history))]
+        for user, history in enumerate(histories)
+    ]
+    return write_histories(folder, histories, num_items=10, timestamps=times)
+
+
+def test_at_points_in_time_a_run_tells_popularity_of_the_last_days_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = two_weeks(tmp_path / "corpus")
+    split = TemporalCut(cut=AtTime(time="2014-05-09"))
+    config = config_of(corpus, replace(FINETUNE, epochs=1), split=split)
+    trained = execute(config, tmp_path / "run", options=QUIET)
+    counting = replace(config, stages=(), ranker=PopularityConfig(newest_days=7.0))
+    counted = execute(counting, tmp_path / "recent", options=QUIET)
+    floor = trained.recent_popularity
+    assert floor is not None
+    assert (floor.test, floor.newest_days, floor.metric) == (counted.test, 7, "mrr")
+    assert trained.floors == (trained.popularity, floor)
+    assert counted.floors == ()
+    capsys.readouterr()
+    show(tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "popularity of the last 7 days" in out.splitlines()[-1]
+    findings = {each.check: each for each in audit_run(tmp_path / "run", "data")}
+    assert "popularity of the last 7 days" in findings["popularity of the last 7 days"].sentence
+
+
+def test_leave_one_out_has_one_floor_and_times_without_days_are_told(tmp_path: Path) -> None:
+    corpus = two_weeks(tmp_path / "corpus")
+    stage = replace(FINETUNE, epochs=1, validation=None)
+    plain = execute(config_of(corpus, stage), tmp_path / "plain", options=QUIET)
+    assert (len(plain.floors), plain.recent_popularity) == (1, None)
+    early = two_weeks(tmp_path / "early", first=0)
+    config = config_of(early, stage, split=GlobalTemporal())
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    assert (len(summary.floors), summary.recent_popularity) == (1, None)
+    assert NO_DAYS in summary.notes
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from research.checkpoint.files import checkpoints_by_step
 from research.cli.show import show
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
-from research.data.splits import GlobalTemporal, UserHoldout
+from research.data.splits import AtQuantile, GlobalTemporal, TemporalCut, UserHoldout
 from research.data.windows import Sliding
 from research.errors import InputError
 from research.evaluation.candidates import CandidateSet
@@ -668,6 +668,22 @@ def test_a_temporal_run_counts_users_and_not_held_out_items(corpus: Corpus, tmp_
     table = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
     assert len(table) == 24
     assert summary.users.evaluated == 12
+
+
+def test_a_user_asked_after_several_histories_counts_once(corpus: Corpus, tmp_path: Path) -> None:
+    split = TemporalCut(cut=AtQuantile(quantile=0.5), target="successive")
+    evaluation = EvaluationConfig(metrics=("hr@5", "mrr"))
+    config = config_of(corpus, stage_of(), split=split, evaluation=evaluation)
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    table = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
+    assert summary.users.evaluated == len(set(table.user.tolist())) == 12
+    assert len(table) > 12
+    hits = [np.mean(table.rank[table.user == user] <= 5) for user in range(12)]
+    assert summary.test["full"]["hr@5"] == pytest.approx(np.mean(hits))
+    assert summary.protocol["split"] == {
+        "class": "TemporalCut", "cut": {"class": "AtQuantile", "quantile": 0.5},
+        "target": "successive",
+    }  # fmt: skip
 
 
 def test_seeds_share_sampled_candidates(corpus: Corpus, tmp_path: Path) -> None:

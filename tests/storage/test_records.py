@@ -89,6 +89,7 @@ def test_an_earlier_run_is_read_as_it_was_written() -> None:
     assert record_to_json(summary) == {
         **stored(EARLIER / "summary.json"),
         "lists": {},
+        "questions": {},
         "notes": [],
     }
     assert record is not None
