@@ -30,8 +30,6 @@ MAX_SEQUENCES = (1 << 16) - 1
 
 Bias = Callable[[Rectangle], Tensor]
 """From a rectangle to what is added to its scaled scores; it broadcasts to [B, H, Q, L]."""
-
-
 Mixer = Callable[[Tensor, Rectangle], Tensor]
 """From the states [B, L, D] of a rectangle, with zeros in empty slots, to [B, Q, D]: what each
 query gets from the tokens of its row."""
@@ -79,7 +77,9 @@ def over_rectangles(
     if packed.padded:
         (block,) = rectangles.blocks
         q_BLHK, k_BLHK, v_BLHK = qkv_T3HK.unflatten(0, block.slots_BL.shape).unbind(2)
-        return core(q_BLHK, k_BLHK, v_BLHK, block).flatten(0, 1)
+        # Copied, as ONNX's form of attention may have another layout than the one that is traced.
+        mixed_BLHK = core(q_BLHK, k_BLHK, v_BLHK, block)
+        return mixed_BLHK.clone(memory_format=torch.contiguous_format).flatten(0, 1)
     if not rectangles.blocks:
         return qkv_T3HK[:0, 2]
     parts: Sequence[Tensor]
