@@ -151,28 +151,30 @@ class Rectangles:
     order: Tensor | None = None
     """int64: indices of the outputs to return, in that order and possibly more than once; None:
     all P outputs, in their order."""
-    _indices: dict[int, tuple[SlotIndex, SlotIndex]] = field(default_factory=dict)
+    _indices: dict[tuple[int, int], tuple[SlotIndex, SlotIndex]] = field(default_factory=dict)
 
-    def indices(self, heads: int) -> tuple[SlotIndex, SlotIndex]:
+    def indices(self, heads: int, kinds: int = 3) -> tuple[SlotIndex, SlotIndex]:
         """Two indices: one lays tokens out in the rectangles, the other collects their outputs.
 
         A row is one head of width K. The first index takes rows of [T, 3, H, K] to the slots of
-        queries, keys and values, the second rows of [P, H, K] to the slots of queries. They are
-        computed once for all layers.
+        queries, keys and values, or, if `kinds` is 1, rows of [T, 1, H, K] to the slots of values
+        alone; the second takes rows of [P, H, K] to the slots of queries. They are computed once
+        for all layers.
         """
-        if heads not in self._indices:
+        if (heads, kinds) not in self._indices:
             parts: list[Tensor] = []
             for block in self.blocks:
-                if not block.reads_all:
+                in_slots = range(kinds)
+                if kinds == 3 and not block.reads_all:
                     parts.append(_head_rows(block.queries_BQ, 3, range(1), heads))
-                kinds = range(3) if block.reads_all else range(1, 3)
-                parts.append(_head_rows(block.slots_BL, 3, kinds, heads))
+                    in_slots = range(1, 3)
+                parts.append(_head_rows(block.slots_BL, kinds, in_slots, heads))
             outputs = [_head_rows(outputs_BQ, 1, range(1), heads) for outputs_BQ in self.outputs]
-            self._indices[heads] = (
-                SlotIndex.of(parts, self.num_tokens * 3 * heads),
+            self._indices[heads, kinds] = (
+                SlotIndex.of(parts, self.num_tokens * kinds * heads),
                 SlotIndex.of(outputs, self.num_outputs * heads),
             )
-        return self._indices[heads]
+        return self._indices[heads, kinds]
 
 
 def _head_rows(tokens_BN: Tensor, parts: int, kinds: range, heads: int) -> Tensor:

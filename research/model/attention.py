@@ -3,9 +3,10 @@
 `attention` takes packed queries, keys and values and returns the packed outputs of the tokens that
 are read. No token sees another sequence's tokens, and under `causal` none sees a newer one. It
 calls `over_rectangles`, which lays sequences out in padded rectangles for any core, so that a block
-can bring a core of its own. The softmax core is torch's scaled_dot_product_attention (Vaswani et
-al. 2017, eq. 1). With attention dropout on a CPU it is `tiled_attention` instead, because there
-torch's dropout would cost more than the attention.
+can bring a core of its own; `mix_rows` does the same for what mixes a row's states without queries
+and keys. The softmax core is torch's scaled_dot_product_attention (Vaswani et al. 2017, eq. 1).
+With attention dropout on a CPU it is `tiled_attention` instead, because there torch's dropout would
+cost more than the attention.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ MAX_SEQUENCES = (1 << 16) - 1
 
 Bias = Callable[[Rectangle], Tensor]
 """From a rectangle to what is added to its scaled scores; it broadcasts to [B, H, Q, L]."""
+Mixer = Callable[[Tensor, Rectangle], Tensor]
+"""From the states [B, L, D] of a rectangle, with zeros in empty slots, to [B, Q, D]: what each
+query gets from the tokens of its row."""
 
 
 class Core(Protocol):
@@ -73,7 +77,9 @@ def over_rectangles(
     if packed.padded:
         (block,) = rectangles.blocks
         q_BLHK, k_BLHK, v_BLHK = qkv_T3HK.unflatten(0, block.slots_BL.shape).unbind(2)
-        return core(q_BLHK, k_BLHK, v_BLHK, block).flatten(0, 1)
+        # Copied, as ONNX's form of attention may have another layout than the one that is traced.
+        mixed_BLHK = core(q_BLHK, k_BLHK, v_BLHK, block)
+        return mixed_BLHK.clone(memory_format=torch.contiguous_format).flatten(0, 1)
     if not rectangles.blocks:
         return qkv_T3HK[:0, 2]
     parts: Sequence[Tensor]
@@ -88,19 +94,46 @@ def over_rectangles(
     return joined_PHK if rectangles.order is None else joined_PHK.index_select(0, rectangles.order)
 
 
+def mix_rows(mixer: Mixer, x_TD: Tensor, packed: Packed, read_P: Tensor | None = None) -> Tensor:
+    """A mixer's outputs [P, D] at the tokens `read_P`, in that order; None: at all T tokens.
+
+    It is laid out like attention's queries and values (`over_rectangles`).
+    """
+    rectangles = packed.rectangles if read_P is None else lay_out(packed, read_P)
+    if packed.padded:
+        (block,) = rectangles.blocks
+        x_BLD, filled = x_TD.unflatten(0, block.slots_BL.shape), block.visible(causal=False)
+        # What stands in padding means nothing, and a mixer is promised zeros.
+        x_BLD = x_BLD if filled is None else torch.where(filled.mT, x_BLD, 0.0)
+        return mixer(x_BLD, block).flatten(0, 1)
+    if not rectangles.blocks:
+        return x_TD[:0]
+    parts: Sequence[Tensor] = _LayOut.apply(x_TD[:, None, None], rectangles)  # type: ignore[no-untyped-call]
+    outputs = [
+        mixer(x_BL1D[:, :, 0], block)[:, :, None] for x_BL1D, block in zip(parts, rectangles.blocks)
+    ]
+    joined_P1D: Tensor = _Join.apply(rectangles, *outputs)  # type: ignore[no-untyped-call]
+    joined_PD = joined_P1D[:, 0]
+    return joined_PD if rectangles.order is None else joined_PD.index_select(0, rectangles.order)
+
+
 class _LayOut(torch.autograd.Function):
-    """[T, 3, H, K] -> for each rectangle, queries [B, Q, H, K], keys and values [B, L, H, K]."""
+    """[T, 3, H, K] -> for each rectangle, queries [B, Q, H, K], keys and values [B, L, H, K].
+
+    [T, 1, H, K] -> for each rectangle, values alone.
+    """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, qkv_T3HK: Tensor, rectangles: Rectangles) -> tuple[Tensor, ...]:
-        index, _ = rectangles.indices(qkv_T3HK.shape[2])
-        ctx.index, ctx.shape = index, qkv_T3HK.shape  # type: ignore[attr-defined]
+    def forward(ctx: FunctionCtx, x_TNHK: Tensor, rectangles: Rectangles) -> tuple[Tensor, ...]:
+        kinds, heads = x_TNHK.shape[1:3]
+        index, _ = rectangles.indices(heads, kinds)
+        ctx.index, ctx.shape = index, x_TNHK.shape  # type: ignore[attr-defined]
         shapes = [
             tokens_BN.shape
             for block in rectangles.blocks
-            for tokens_BN in (block.queries_BQ, block.slots_BL, block.slots_BL)
+            for tokens_BN in (block.queries_BQ, block.slots_BL, block.slots_BL)[-kinds:]
         ]
-        return _to_slots(qkv_T3HK, index, shapes)
+        return _to_slots(x_TNHK, index, shapes)
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:

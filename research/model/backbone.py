@@ -68,6 +68,11 @@ class BackboneConfig(ABC):
         """The directions in which the backbone can encode."""
 
     @property
+    def choice_of_directions(self) -> tuple[str, str]:
+        """What is chosen in the config that decides its directions, and the field to change it."""
+        return f"encoder is a {type(self).__name__}", "encoder"
+
+    @property
     def fields(self) -> Collection[str]:
         """The fields of a `Packed` that the backbone needs; by default none."""
         return ()
@@ -168,9 +173,11 @@ def check_direction(config: BackboneConfig, *, causal: bool, asker: str) -> None
     """
     needed: Direction = "causal" if causal else "bidirectional"
     if needed not in config.directions:
+        choice, field_name = config.choice_of_directions
         raise InputError(
-            f"{asker} needs {needed} states, but encoder is a {type(config).__name__}, whose are "
-            f"{' or '.join(config.directions)} alone; choose another encoder or another objective"
+            f"{asker} needs {needed} states, but {choice}, whose are "
+            f"{' or '.join(config.directions)} alone; choose another {field_name} or another "
+            "objective"
         )
 
 

@@ -31,7 +31,7 @@ from research.model.backbone import MAX_SIZE
 from research.model.kernels.dropout import dropout
 from research.model.norms import Norm, build_norm
 from research.model.positions import Positions
-from research.model.transformer_block import FLOAT, Block, BlockConfig
+from research.model.transformer_block import FLOAT, Block, BlockConfig, with_zero_gradients
 from research.packed import Packed
 from research.rectangles import Rectangle
 
@@ -111,10 +111,8 @@ class HSTUBlock(Block):
     """One layer of HSTU: gated pointwise attention without a feed-forward part (see `HSTU`)."""
 
     def __init__(self, block: HSTU, config: TransformerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.block = block
-        self.config = config
-        self.dropouts = config.dropouts
         self.inner = config.heads * block.width_of_head(config)
         self.input_norm = build_norm(block.norm, config.width, config.norm_eps)
         # One product gives U, Q, K and V, in this order.
@@ -155,10 +153,8 @@ class HSTUBlock(Block):
         mixed_PHK = over_rectangles(
             core, positions.apply_positions(qkv_T3HK, packed), packed, read_P
         )
-        mixed_PE = rearrange(mixed_PHK, "P H K -> P (H K)")
-        if mixed_PE.shape[0] == 0:
-            # No token is read, so no bias was looked up: this gives the tables gradients of 0.
-            mixed_PE = mixed_PE + sum(table.sum() for table in self.tables())
+        biases = [*self.tables(), *positions.parameters()]
+        mixed_PE = with_zero_gradients(rearrange(mixed_PHK, "P H K -> P (H K)"), biases)
         if read_P is not None:
             x_TD, gate_TE = x_TD.index_select(0, read_P), gate_TE.index_select(0, read_P)
         return self.maybe_compiled(HSTUBlock.after_attention, x_TD.shape[0])(

@@ -36,13 +36,15 @@ def initialize(
     purpose: str,
     *,
     names: Mapping[str, str] = MappingProxyType({}),
+    stds: Mapping[str, float] = MappingProxyType({}),
     skip: Sequence[nn.Module] = (),
 ) -> None:
     """Set all parameters of a module: normal weights of deviation `std`, zero biases, unit norms.
 
     A parameter's initial values depend only on (seed, purpose, name), so adding a head to a run
     changes nothing else. The name is the parameter's path, or what `names` maps the path to, so
-    that a parameter keeps its initial values if its path changes. Modules in `skip` are left alone,
+    that a parameter keeps its initial values if its path changes. `stds` has, by path, the
+    deviations of weights that are not drawn with `std`. Modules in `skip` are left alone,
     as they have drawn their own initial weights.
     """
     norms = norm_parameters(module)
@@ -58,5 +60,5 @@ def initialize(
             else:
                 drawn = torch.empty(parameter.shape, dtype=torch.float32)
                 name = names.get(path, path)
-                drawn.normal_(0.0, std, generator=generator(seed, purpose, name))
+                drawn.normal_(0.0, stds.get(path, std), generator=generator(seed, purpose, name))
                 parameter.copy_(drawn)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from research.model.backbone import BOTH_DIRECTIONS, Direction
 from research.packed import Packed
 from research.rectangles import Rectangle
 
@@ -30,6 +31,11 @@ class PositionsConfig(ABC):
     def fields(self) -> Collection[str]:
         """The fields of a `Packed` that it needs; by default none."""
         return ()
+
+    @property
+    def directions(self) -> Collection[Direction]:
+        """The directions in which they can be told; by default both."""
+        return BOTH_DIRECTIONS
 
     @property
     def biases_scores(self) -> bool:

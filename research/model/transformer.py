@@ -48,6 +48,12 @@ class TransformerEncoder(Backbone):
                 f"biases_scores of {type(config.positions).__name__} is "
                 f"{config.positions.biases_scores}; they must say the same"
             )
+        added = type(self.positions).added_embeddings is not Positions.added_embeddings
+        if not (added or config.block.attends):
+            raise InputError(
+                f"encoder.positions is {type(config.positions).__name__}, which acts on attention, "
+                f"but encoder.block {type(config.block).__name__} has none; choose LearnedPositions"
+            )
         if config.segments:
             self.segment_table = nn.Embedding(config.segments, config.width)
         if config.embedding_norm:
@@ -56,8 +62,20 @@ class TransformerEncoder(Backbone):
         if config.final_norm:
             self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.embedding_dropout = config.dropouts.embedding
-        skip = [item_table]
-        initialize(self, config.init_std, seed, "encoder", names=INITIAL_WEIGHT_NAMES, skip=skip)
+        stds = {
+            f"blocks.{number}.{name}": std
+            for number, block in enumerate(self._blocks())
+            for name, std in block.initial_stds.items()
+        }
+        initialize(
+            self,
+            config.init_std,
+            seed,
+            "encoder",
+            names=INITIAL_WEIGHT_NAMES,
+            stds=stds,
+            skip=[item_table],
+        )
         self.recompute = False
 
     def parts_to_shard(self) -> Sequence[nn.Module]:

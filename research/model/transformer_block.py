@@ -7,8 +7,9 @@ is a file of its own, as `ligr.py` and `hstu.py` are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from research.model.attention import attention
+from research.model.backbone import BOTH_DIRECTIONS, Direction
 from research.model.compute import compile_part
 from research.model.kernels.dropout import dropout
 from research.model.positions import Positions
@@ -33,6 +35,16 @@ FLOAT = 4
 
 class BlockConfig(ABC):
     """Abstract: a kind of block; a subclass is a frozen dataclass."""
+
+    @property
+    def directions(self) -> Collection[Direction]:
+        """The directions in which the block can encode; by default both."""
+        return BOTH_DIRECTIONS
+
+    @property
+    def attends(self) -> bool:
+        """Whether it has attention, which positions may rotate or bias; by default True."""
+        return True
 
     @property
     def fields(self) -> Collection[str]:
@@ -80,6 +92,13 @@ class Block(nn.Module, ABC):
 
     compiles = False
     """Whether its position-wise parts are to be compiled while it trains."""
+    initial_stds: Mapping[str, float] = MappingProxyType({})
+    """By name of a weight, the standard deviation of its initial values, if not `init_std`."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dropouts = config.dropouts
 
     @abstractmethod
     def forward(
@@ -99,6 +118,37 @@ class Block(nn.Module, ABC):
         With 0 or 1 rows it stays as it is, as torch would compile it once more for each of these.
         """
         return compile_part(part) if self.compiles and self.training and rows > 1 else part
+
+    def attend(
+        self,
+        qkv_TE: Tensor,
+        packed: Packed,
+        positions: Positions,
+        *,
+        causal: bool,
+        read_P: Tensor | None = None,
+    ) -> Tensor:
+        """Softmax attention [P, H, K] at the tokens `read_P`, or all, as positions change it.
+
+        `qkv_TE` [T, 3 D] has query, key and value side by side.
+        """
+        qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=self.config.heads)
+        biases = self.config.positions.biases_scores
+        attended_PHK = attention(
+            positions.apply_positions(qkv_T3HK, packed),
+            packed,
+            causal=causal,
+            dropout=self.dropouts.attention if self.training else 0.0,
+            read_P=read_P,
+            bias=positions.bias if biases else None,
+        )
+        return with_zero_gradients(attended_PHK, positions.parameters()) if biases else attended_PHK
+
+    def two_dense(self, inner: nn.Linear, outer: nn.Linear, x_PD: Tensor) -> Tensor:
+        """[P, D] -> [P, D]: dense, activation, dropout, dense, dropout, on each token alone."""
+        inner_PF = activate(inner(x_PD), self.config.activation)
+        inner_PF = dropout(inner_PF, self.dropouts.inner, self.training)
+        return dropout(outer(inner_PF), self.dropouts.hidden, self.training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +185,7 @@ class SoftmaxBlock(Block):
     """
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.dropouts = config.dropouts
+        super().__init__(config)
         width = config.width
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width) if config.output_projection else nn.Identity()
@@ -160,17 +208,9 @@ class SoftmaxBlock(Block):
         read_P: Tensor | None = None,
     ) -> Tensor:
         """[T, D] -> [T, D], or [P, D]: the output at the tokens with the indices `read_P`."""
-        kind, heads = type(self), self.config.heads
+        kind = type(self)
         residual_TD, qkv_TE = self.maybe_compiled(kind.before_attention, x_TD.shape[0])(self, x_TD)
-        qkv_T3HK = rearrange(qkv_TE, "T (three H K) -> T three H K", three=3, H=heads)
-        attended_PHK = attention(
-            positions.apply_positions(qkv_T3HK, packed),
-            packed,
-            causal=causal,
-            dropout=self.dropouts.attention if self.training else 0.0,
-            read_P=read_P,
-            bias=positions.bias if self.config.positions.biases_scores else None,
-        )
+        attended_PHK = self.attend(qkv_TE, packed, positions, causal=causal, read_P=read_P)
         residual_PD = residual_TD if read_P is None else residual_TD.index_select(0, read_P)
         return self.maybe_compiled(kind.after_attention, residual_PD.shape[0])(
             self, residual_PD, attended_PHK
@@ -197,10 +237,8 @@ class SelfAttentionBlock(SoftmaxBlock):
         """[P, D] -> [P, D]: from the residual sum of attention to the block's output."""
 
     def feed_forward(self, x_PD: Tensor) -> Tensor:
-        """[P, D] -> [P, D]: dense, activation, dropout, dense, dropout, on each token alone."""
-        inner_PF = activate(self.inner(x_PD), self.config.activation)
-        inner_PF = dropout(inner_PF, self.dropouts.inner, self.training)
-        return dropout(self.outer(inner_PF), self.dropouts.hidden, self.training)
+        """[P, D] -> [P, D]: two dense layers, on each token alone."""
+        return self.two_dense(self.inner, self.outer, x_PD)
 
     def after_attention(self, residual_PD: Tensor, attended_PHK: Tensor) -> Tensor:
         """[P, D]: the block's output, after the residual sum of attention."""
@@ -248,6 +286,14 @@ class QueryNormBlock(SelfAttentionBlock):
         """The norm of the sum is both the residual and the feed-forward part's input."""
         normed_PD: Tensor = self.feed_forward_norm(summed_PD)
         return normed_PD + self.feed_forward(normed_PD)
+
+
+def with_zero_gradients(x_P: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """`x_P` itself; if it has no rows, `parameters` then get gradients of zeros from it.
+
+    It is for what only attention reads: where no token is read, nothing else touches it.
+    """
+    return x_P if x_P.shape[0] else x_P + sum(parameter.sum() for parameter in parameters)
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:

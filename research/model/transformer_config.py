@@ -96,13 +96,32 @@ class TransformerConfig(BackboneConfig):
         for name in ("segments", "norm_eps"):
             if not vars(self)[name] >= 0:
                 raise InputError(f"encoder.{name} is {vars(self)[name]}; it must be 0 or more")
+        if not self.directions:
+            (of_block,), (of_positions,) = self.block.directions, self.positions.directions
+            raise InputError(
+                f"encoder.block {type(self.block).__name__} has {of_block} states alone, "
+                f"encoder.positions {type(self.positions).__name__} {of_positions} ones alone; "
+                "choose another block or other positions"
+            )
         if self.segments > MAX_SIZE:
             raise InputError(f"encoder.segments is {self.segments}; at most {MAX_SIZE}")
 
     @property
     def directions(self) -> Collection[Direction]:
-        """Both: the caller chooses one for each call."""
-        return BOTH_DIRECTIONS
+        """Those that its blocks and its positions allow; the caller chooses one for each call."""
+        return tuple(
+            direction
+            for direction in BOTH_DIRECTIONS
+            if direction in self.block.directions and direction in self.positions.directions
+        )
+
+    @property
+    def choice_of_directions(self) -> tuple[str, str]:
+        """Its positions or its blocks, if they allow one direction alone."""
+        for name, part in (("block", self.block), ("positions", self.positions)):
+            if len(part.directions) < len(BOTH_DIRECTIONS):
+                return f"encoder.{name} is {type(part).__name__}", f"encoder.{name}"
+        return super().choice_of_directions
 
     @property
     def fields(self) -> Collection[str]:

@@ -25,14 +25,18 @@ from research.data.splits import (
 )
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
+from research.model.bsarec import BSARec
 from research.model.caser import CaserConfig
 from research.model.compute import ComputeConfig
+from research.model.fmlp import FMLP
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
 from research.model.positions import LearnedPositions
+from research.model.relative_positions import RelativePositions
 from research.model.rotary import Rotary
+from research.model.rotary_time import RotaryTime
 from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.aap import AAPConfig
@@ -79,11 +83,13 @@ from research.training.schedule import ScheduleConfig
 
 __all__ = [
     "ASHA",
+    "FMLP",
     "HSTU",
     "TPE",
     "AAPConfig",
     "AtQuantile",
     "AtTime",
+    "BSARec",
     "BatchConfig",
     "BayesianPersonalizedRanking",
     "BinaryCrossEntropy",
@@ -125,7 +131,9 @@ __all__ = [
     "PrepareConfig",
     "QueryNorm",
     "RandomSearch",
+    "RelativePositions",
     "Rotary",
+    "RotaryTime",
     "Run",
     "RunConfig",
     "SPConfig",

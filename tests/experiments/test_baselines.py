@@ -6,11 +6,25 @@ from dataclasses import fields, replace
 
 import pytest
 
-from baselines import bert4rec, caser, cl4srec, duorec, esasrec, gru4rec, hstu, s3rec, sasrec
+from baselines import (
+    bert4rec,
+    bsarec,
+    caser,
+    cl4srec,
+    duorec,
+    esasrec,
+    fmlp,
+    gru4rec,
+    hstu,
+    s3rec,
+    sasrec,
+)
 from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.model.bsarec import BSARec
 from research.model.caser import CaserConfig
+from research.model.fmlp import FMLP
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
@@ -411,6 +425,48 @@ def test_gru4rec_has_recboles_network_and_sasrecs_training(
     assert next_of(config) == NextItemConfig(loss=loss)
     theirs = sasrec.s3rec_block(loss)
     assert replace(config, encoder=theirs.encoder) == theirs
+
+
+@pytest.mark.parametrize(
+    ("config", "alpha", "c", "heads", "lr"),
+    [
+        (bsarec.beauty(), 0.7, 5, 1, 5e-4),
+        (bsarec.sports(), 0.3, 5, 4, 1e-3),
+        (bsarec.toys(), 0.7, 3, 1, 1e-3),
+        (bsarec.yelp(), 0.7, 3, 4, 1e-3),
+        (bsarec.lastfm(), 0.9, 3, 1, 1e-3),
+        (bsarec.ml_1m(), 0.3, 9, 4, 5e-4),
+    ],
+)
+def test_bsarec_is_trained_as_its_authors_do(
+    config: RunConfig, alpha: float, c: int, heads: int, lr: float
+) -> None:
+    assert_fields(
+        config.encoder,
+        length=50, width=64, layers=2, heads=heads, feed_forward=256, activation="gelu",
+        block=BSARec(alpha=alpha, c=c), positions=NEWEST, output_projection=True,
+        embedding_norm=True, embedding_scale=False, final_norm=False, norm_eps=1e-12,
+        inner_dropout=0.0, init_std=0.02,
+    )  # fmt: skip
+    assert dropouts(config.encoder) == {0.5}
+    stage = only_stage(config)
+    assert_fields(stage, epochs=200, windows=EveryPrefix())
+    assert next_of(config) == NextItemConfig(
+        loss=FullSoftmax(), predict="last", direction="bidirectional"
+    )
+    assert_fields(stage.optimizer, method="adam", lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0)
+    assert_fields(stage.batches, sequences_per_batch=256, replacement=False)
+    assert_fields(stage.validation, metric="ndcg@20", patience=10)
+
+
+def test_fmlp_differs_from_bsarec_by_block_and_loss_alone() -> None:
+    theirs = bsarec.toys()
+    encoder = replace(theirs.encoder, block=FMLP())
+    assert fmlp.full_softmax() == replace(theirs, encoder=encoder)
+    loss = BinaryCrossEntropy(number=1, negatives=NegativesConfig(exclude="window"))
+    objective = replace(next_of(theirs), loss=loss)
+    stage = replace(only_stage(theirs), objectives={"next": objective})
+    assert fmlp.original() == replace(theirs, encoder=encoder, stages=(stage,))
 
 
 def test_gru4recs_defaults_are_recboles() -> None:

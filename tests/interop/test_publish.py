@@ -23,11 +23,14 @@ from research.errors import InputError
 from research.interop.model_files import export_program, open_source
 from research.interop.parity import check_parity, histories_of, pieces_of
 from research.interop.program import Answer, RankerProgram
+from research.model.bsarec import BSARec
 from research.model.caser import CaserConfig
+from research.model.fmlp import FMLP
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
+from research.model.relative_positions import RelativePositions
 from research.model.rotary import Rotary
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
@@ -72,6 +75,11 @@ CASES: dict[str, tuple[dict[str, Any], StageConfig]] = {
     "HSTU": ({"encoder": replace(ENCODER, block=HSTU())}, NEXT),
     "cosines, both ways": ({}, BOTH_WAYS),
     "Caser": ({"encoder": CaserConfig(length=ENCODER.length, width=8, newest=3)}, NEXT),
+    "BSARec, relative positions": (
+        {"encoder": replace(ENCODER, block=BSARec(), positions=RelativePositions())},
+        CLOZE,
+    ),
+    "FMLP": ({"encoder": replace(ENCODER, block=FMLP())}, CLOZE),
 }
 
 

@@ -14,12 +14,15 @@ from research.errors import InputError
 from research.evaluation.metrics import metrics
 from research.interop.import_export import export_stage
 from research.model.backbone import BackboneConfig, check_direction, check_fields
+from research.model.bsarec import BSARec
 from research.model.caser import CaserConfig
 from research.model.compute import ComputeConfig
+from research.model.fmlp import FMLP
 from research.model.gru import GRUConfig, GRUEncoder
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
+from research.model.relative_positions import RelativePositions
 from research.model.rotary import Rotary
 from research.model.transformer_block import PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
@@ -48,6 +51,14 @@ OWED = [
         "rotary": TransformerConfig(length=5, width=8, positions=Rotary(), init_std=0.5),
         "LiGR": TransformerConfig(length=5, width=8, block=LiGR(), init_std=0.5),
         "HSTU": TransformerConfig(length=5, width=8, block=HSTU(), init_std=0.5),
+        "BSARec": TransformerConfig(length=5, width=8, block=BSARec(c=3), init_std=0.5),
+        "FMLP": TransformerConfig(length=5, width=8, block=FMLP(), init_std=0.5),
+        "relative positions": TransformerConfig(
+            length=5, width=8, layers=1, positions=RelativePositions(), init_std=0.5
+        ),
+        "HSTU with relative positions": TransformerConfig(
+            length=5, width=8, layers=1, block=HSTU(), positions=RelativePositions(), init_std=0.5
+        ),
         "gru": replace(SMALL, init_std=0.5),
         "gru without a projection": GRUConfig(
             length=5, width=8, hidden_width=8, gate_biases=True, projection=False, init_std=0.5
@@ -99,6 +110,19 @@ def test_every_parameter_takes_part_where_there_is_nothing_to_encode(
     # A process that has no rows waits for the others' gradients all the same.
     encoder = encoder_of(config, 10)
     encoder(Packed.from_lists(rows), causal=causal).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(("config", "causal"), OWED)
+def test_every_parameter_takes_part_where_nothing_is_read(
+    config: BackboneConfig, causal: bool
+) -> None:
+    encoder = encoder_of(config, 10)
+    read_P = torch.tensor([], dtype=torch.int64)
+    states_PD = encoder(Packed.from_lists([[1, 2], []]), causal=causal, read_P=read_P)
+    states_PD.sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
         assert not parameter.grad.any(), name
@@ -247,6 +271,10 @@ def test_a_field_that_no_event_of_the_corpus_has_is_refused() -> None:
         TransformerConfig(block=HSTU(), layers=3),
         TransformerConfig(block=HSTU(times=True, time_buckets=9, head_width=5, norm="layer")),
         TransformerConfig(block=LiGR(swiglu=False, norm="rms"), output_projection=False),
+        TransformerConfig(block=BSARec(), layers=3, output_projection=False),
+        TransformerConfig(block=FMLP(), layers=3, length=7),
+        TransformerConfig(block=FMLP(), length=8, width=6),
+        TransformerConfig(positions=RelativePositions(buckets=10), heads=4),
         GRUConfig(),
         GRUConfig(width=6, hidden_width=6, layers=3, gate_biases=True, projection=False),
         GRUConfig(width=6, hidden_width=7, layers=2, gate_biases=True),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
 from torch import Tensor
 
+from research.model.bsarec import BSARec
 from research.model.compute import ComputeConfig, graphs_compiled
+from research.model.fmlp import FMLP
 from research.model.hstu import HSTU
 from research.model.kernels import candidate_scores, logit_rows, multilabel
 from research.model.kernels import cross_entropy as softmax
@@ -19,6 +21,7 @@ from research.model.ligr import LiGR
 from research.model.transformer import TransformerEncoder
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
+from research.objectives.base import ObjectiveConfig
 from research.objectives.next_item import NextItemConfig
 from research.packed import Packed
 from tests.support.low_precision import (
@@ -58,12 +61,18 @@ def test_products_of_rows_are_fp32_of_rounded_factors(low: str) -> None:
     torch.testing.assert_close(exact_PQ, left_PD.double() @ right_QD.double().T)
 
 
+def objectives_for(block: BlockConfig) -> Mapping[str, ObjectiveConfig]:
+    """Next item and cloze, or the one that the block has a direction for."""
+    keys = {"causal": "next", "bidirectional": "cloze"}
+    return {keys[each]: NEXT_AND_CLOZE[keys[each]] for each in block.directions}
+
+
 @pytest.mark.parametrize("low", LOW_DTYPES)
-@pytest.mark.parametrize("block", [PreNorm, QueryNorm, LiGR, HSTU])
+@pytest.mark.parametrize("block", [PreNorm, QueryNorm, LiGR, HSTU, BSARec, FMLP])
 def test_every_kind_of_block_in_low_precision_is_near_its_fp32_twin(
     block: type[BlockConfig], low: str
 ) -> None:
-    model = two_layer_model(NEXT_AND_CLOZE, block=block(), **NO_DROPOUT)
+    model = two_layer_model(objectives_for(block()), block=block(), **NO_DROPOUT)
     assert_near(loss_and_gradients(model, LOW_DTYPES[low]), loss_and_gradients(model), low)
 
 
@@ -169,12 +178,12 @@ def test_dropout_keeps_the_mean_in_low_precision() -> None:
 
 
 @pytest.mark.parametrize("low", [None, "bf16"])
-@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR, HSTU])
+@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR, HSTU, BSARec, FMLP])
 def test_recomputing_changes_no_bit_of_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
     # All dropouts are on.
-    model = two_layer_model(NEXT_AND_CLOZE, block=block(), inner_dropout=0.2)
+    model = two_layer_model(objectives_for(block()), block=block(), inner_dropout=0.2)
     plain = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
     model.encoder.use_compute(ComputeConfig(recompute=True))
     assert_same(loss_and_gradients(model, LOW_DTYPES.get(low or "")), plain)
@@ -247,20 +256,21 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("low", [None, "bf16"])
-@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR, HSTU])
+@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR, HSTU, BSARec, FMLP])
 def test_compiled_training_has_the_same_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
-    model = two_layer_model(NEXT_AND_CLOZE, block=block(), **NO_DROPOUT)
+    model = two_layer_model(objectives_for(block()), block=block(), **NO_DROPOUT)
     plain = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
     names = [name for name, _ in model.named_parameters()]
     before = graphs_compiled()
     model.encoder.use_compute(ComputeConfig(compile=True))
     ours = loss_and_gradients(model, LOW_DTYPES.get(low or ""))
-    assert graphs_compiled() - before == 2
+    # What precedes attention, where there is any, and what follows.
+    assert graphs_compiled() - before == 1 + block().attends
     assert [name for name, _ in model.named_parameters()] == names
     assert sorted(model.state_dict()) == sorted(
-        two_layer_model(NEXT_AND_CLOZE, block=block()).state_dict()
+        two_layer_model(objectives_for(block()), block=block()).state_dict()
     )
     # This backend runs the same kernels; what autocast casts twice may be rounded apart.
     tolerance = 1e-5 if low is None else 4 * torch.finfo(LOW_DTYPES[low]).eps

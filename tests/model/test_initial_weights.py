@@ -1,7 +1,7 @@
 """Initial weights are drawn by (seed, purpose, name), all three written down: moves change none.
 
 The values were computed by commit 323d726, whose modules and attributes had other names; those of
-GRU4Rec and Caser by the commits that brought them.
+later modules by the commits that brought them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ import baselines.s3rec
 import baselines.sasrec
 import research.model.initialization as initial
 from research.model.backbone import BackboneConfig
+from research.model.bsarec import BSARec
 from research.model.caser import CaserConfig
+from research.model.fmlp import FMLP
 from research.model.gru import GRUConfig
+from research.model.relative_positions import RelativePositions
 from research.model.transformer_config import TransformerConfig
+from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.head import HeadConfig
 from research.objectives.next_item import NextItemConfig
@@ -33,6 +37,7 @@ from tests.support.synthetic import catalogue_of
 OWN_TABLE = RunConfig(
     stages=(StageConfig(objectives={"next": NextItemConfig(head=HeadConfig(table="own"))}),)
 )
+CLOZE = (StageConfig(objectives={"cloze": ClozeConfig()}),)
 RUNS = {
     "sasrec": baselines.sasrec.original,
     "a table of its own": lambda: OWN_TABLE,
@@ -41,11 +46,20 @@ RUNS = {
     "s3rec": baselines.s3rec.published,
     "gru4rec": baselines.gru4rec.full_softmax,
     "caser": baselines.caser.full_softmax,
+    "BSARec's block, relative positions": lambda: RunConfig(
+        encoder=TransformerConfig(block=BSARec(), positions=RelativePositions()), stages=CLOZE
+    ),
+    "FMLP-Rec's block": lambda: RunConfig(encoder=TransformerConfig(block=FMLP()), stages=CLOZE),
 }
 # By parameter: (purpose, name) of its draw, its first value and its sum at the sizes below.
 DRAWN: dict[str, tuple[tuple[str, str], float, float]] = {
     "encoder.item_table.weight": (("encoder", "item_table.weight"), 0.0377049334, 0.0432389439),
     "encoder.positions.weight": (("encoder", "position_table.weight"), 0.00546672428, 0.0204413161),
+    "encoder.positions.weights": (("encoder", "positions.weights"), 0.0218006298, 0.0216556807),
+    "encoder.blocks.0.sqrt_beta": (("encoder", "blocks.0.sqrt_beta"), -0.526273429, -5.13166171),
+    "encoder.blocks.0.filter_weights": (
+        ("encoder", "blocks.0.filter_weights"), 0.00745836878, -0.0164747339,
+    ),
     "encoder.segment_table.weight": (
         ("encoder", "segment_table.weight"), -0.00827490818, -0.0517365403,
     ),

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from research.model.backbone import BackboneConfig
+from research.model.bsarec import BSARec
+from research.model.fmlp import FMLP
 from research.model.hstu import HSTU
 from research.model.item_table import ItemTable
 from research.model.ligr import LiGR
 from research.model.padded import Padded
 from research.model.positions import LearnedPositions
+from research.model.relative_positions import RelativePositions
 from research.model.rotary import Rotary
 from research.model.transformer_block import PreNorm, QueryNorm
 from research.model.transformer_config import TransformerConfig
@@ -31,13 +34,18 @@ ENCODERS: dict[str, BackboneConfig] = {
     "LiGR, rotary": replace(SMALL, block=LiGR(), positions=Rotary(), embedding_norm=False),
     "HSTU": replace(SMALL, block=HSTU(norm="layer")),
     "HSTU, by visible keys": replace(SMALL, block=HSTU(divisor="visible"), segments=2),
+    "BSARec": replace(SMALL, block=BSARec(c=3)),
+    "FMLP": replace(SMALL, block=FMLP()),
+    "relative positions": replace(SMALL, positions=RelativePositions(buckets=8, max_distance=6)),
 }
 # Of one item, of an odd number, of all that the encoder reads.
 ROWS = [[4], [1, 3, 5], [10, 0, 2, 2, 7, 9, 1]]
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    ("name", "causal"),
+    [(name, each == "causal") for name, config in ENCODERS.items() for each in config.directions],
+)
 @pytest.mark.parametrize("filler", [0, 9])
 def test_padded_states_are_those_of_the_packed_batch(name: str, causal: bool, filler: int) -> None:
     config = ENCODERS[name]

@@ -16,6 +16,7 @@ from research.data.catalogue import Catalogue, Histories
 from research.data.negatives import NegativesConfig
 from research.model.gru import GRUEncoder
 from research.model.positions import LearnedPositions
+from research.model.relative_positions import RelativePositions
 from research.model.transformer import TransformerEncoder
 from research.objectives.head import Head
 from research.objectives.losses import (
@@ -29,7 +30,7 @@ from research.objectives.losses import (
 from research.objectives.masking import MaskItems
 from research.objectives.sp import CutSegment
 from research.randomness import seed_of
-from tests.model.reference_blocks import activation, dense, layer_norm, run_block
+from tests.model.reference_blocks import Told, activation, dense, layer_norm, run_block
 
 WORD = 2**64
 
@@ -60,7 +61,7 @@ def encode(
     """Hidden states [L, D] of one sequence without dropout.
 
     `attributes` are each item's, where the encoder reads them; the mask has none (SASRec_F).
-    `times` are the tokens' seconds, where its blocks read them.
+    `times` are the tokens' seconds, where its blocks or its positions read them.
     """
     config = encoder.config
     states = []
@@ -83,8 +84,10 @@ def encode(
     x = torch.stack(states)
     if config.embedding_norm:
         x = layer_norm(x, encoder.embedding_norm)
+    relative = isinstance(config.positions, RelativePositions)
+    told = Told(times, encoder.positions.weights if relative else None)
     for block in encoder.blocks:
-        x = run_block(block, x, causal, times)
+        x = run_block(block, x, causal, told)
     return layer_norm(x, encoder.final_norm) if config.final_norm else x
 
 

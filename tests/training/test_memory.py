@@ -1,16 +1,21 @@
 """Memory that ran out: what counts as that, and what is advised."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from research.distributed.failures import is_out_of_memory
 from research.model.backbone import BackboneConfig
+from research.model.bsarec import BSARec
 from research.model.caser import CaserConfig
+from research.model.fmlp import FMLP
 from research.model.gru import GRUConfig
 from research.model.hstu import HSTU
 from research.model.ligr import LiGR
+from research.model.relative_positions import RelativePositions
+from research.model.rotary_time import RotaryTime
 from research.model.transformer_block import BlockConfig, PostNorm
 from research.model.transformer_config import TransformerConfig
 from research.packed import Packed
@@ -85,7 +90,7 @@ def test_tokens_that_are_compared_with_one_another_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "dropouts"),
+    ("block", "changes"),
     [
         (PostNorm(), {}),
         (LiGR(), {}),
@@ -96,13 +101,21 @@ def test_tokens_that_are_compared_with_one_another_are_told() -> None:
         (HSTU(), {"attention_dropout": 0.0}),
         (HSTU(times=True, norm="rms"), {"dropout": 0.0}),
         (HSTU(times=True, norm="layer", head_width=4), {"dropout": 0.2}),
+        (BSARec(), {}),
+        (BSARec(c=9), {"dropout": 0.0}),
+        (BSARec(), {"dropout": 0.2, "inner_dropout": 0.2}),
+        (FMLP(), {}),
+        (FMLP(), {"dropout": 0.0}),
+        (PostNorm(), {"positions": RelativePositions()}),
+        (PostNorm(), {"positions": RelativePositions(), "dropout": 0.0}),
+        (PostNorm(), {"positions": RotaryTime()}),
     ],
     ids=str,
 )
 def test_activations_are_within_a_fifth_of_what_torch_keeps(
-    block: BlockConfig, dropouts: dict[str, float]
+    block: BlockConfig, changes: dict[str, Any]
 ) -> None:
-    assert 0.8 < estimated_share(replace(ENCODER, block=block, **dropouts)) < 1.2
+    assert 0.8 < estimated_share(replace(ENCODER, block=block, **changes)) < 1.2
 
 
 @pytest.mark.parametrize(
@@ -140,7 +153,7 @@ def estimated_share(sizes: BackboneConfig) -> float:
 
     rows = [[1] * 50] * 8
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        encoder(Packed.from_lists(rows, {"time": rows}), causal=True)
+        encoder(Packed.from_lists(rows, {"time": rows}), causal="causal" in sizes.directions)
     estimate = sum(sizes.activation_bytes(400, 8, 50).values())
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     return estimate / held

@@ -8,7 +8,7 @@ then turn it off, and do products in low precision and all else in fp32.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -28,8 +28,10 @@ def low_precision(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """A context without autocast on x's device, in which products keep their factors' dtype."""
+    if not torch.amp.is_autocast_available(x.device.type):
+        return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 
