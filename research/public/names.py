@@ -10,6 +10,7 @@ from __future__ import annotations
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
+from research.data.preparation.attach import attach_vectors
 from research.data.preparation.options import PrepareConfig
 from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.data.windows import EveryPrefix, LastItems, Sliding
@@ -113,6 +114,7 @@ __all__ = [
     "Trial",
     "UserHoldout",
     "ValidationConfig",
+    "attach_vectors",
     "change",
     "config",
     "export",
