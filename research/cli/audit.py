@@ -5,8 +5,10 @@ from __future__ import annotations
 from research.cli import verbs
 from research.cli.findings import tell
 from research.data.audit import audit_corpus
+from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
-from research.data.splits import GlobalTemporal, LeaveOneOut, SplitConfig, UserHoldout
+from research.data.split_config import AnySplit
+from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.errors import InputError
 from research.runs.audit import audit_run
 from research.storage.folders import run_or_corpus_at
@@ -32,8 +34,10 @@ def audit(arguments: verbs.AuditCommand) -> int:
     return tell(findings, heading=str(folder), facts=facts)
 
 
-def split_named(name: verbs.SplitName | None) -> SplitConfig:
+def split_named(name: verbs.SplitName | None) -> AnySplit:
     """The split of that name, with its defaults; None is leave-one-out."""
     if name == "UserHoldout":
         return UserHoldout()
+    if name == "ColdItems":
+        return ColdItems()
     return GlobalTemporal() if name == "GlobalTemporal" else LeaveOneOut()

@@ -21,12 +21,12 @@ from research.data.findings import (
     share_of,
 )
 from research.data.repeats import Repeats
+from research.data.split_config import AnySplit
 from research.data.splits import (
     GlobalTemporal,
     HeldOut,
     Ranges,
     Split,
-    SplitConfig,
     training_counts,
 )
 from research.data.tied_times import FinerTimes
@@ -40,7 +40,7 @@ class Audited:
     """A corpus and its split, as the checks read them."""
 
     corpus: Corpus
-    config: SplitConfig
+    config: AnySplit
     split: Split
     repeats: Repeats
     seen: Seen

@@ -7,6 +7,7 @@ itself uses.
 
 from __future__ import annotations
 
+from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
@@ -72,6 +73,7 @@ __all__ = [
     "BayesianPersonalizedRanking",
     "BinaryCrossEntropy",
     "ClozeConfig",
+    "ColdItems",
     "ComputeConfig",
     "ContrastConfig",
     "Corpus",

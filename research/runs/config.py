@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass
 
 from research.config import check_types
-from research.data.splits import LeaveOneOut, SplitConfig
+from research.data.cold_items import ColdItems
+from research.data.split_config import AnySplit
+from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.evaluation.list_metrics import OF_SEEN
 from research.evaluation.metrics import check_metric_names, of_lists, of_ranks, parse_metric
@@ -34,7 +36,8 @@ class EvaluationConfig:
     `map-r` by R (trec_eval, RecTools). Of the recommended lists: coverage@K, gini@K, novelty@K,
     arp@K, lift@K, diversity@K, and, where seen items are kept, repeat@K and explore@K."""
     candidates: tuple[str, ...] = ("full",)
-    """Candidate sets of the test: full, uniform-N, popularity-N (N sampled negatives)."""
+    """Candidate sets of the test: full, uniform-N, popularity-N (N sampled negatives), cold (of a
+    split that holds out items: these alone)."""
     negatives_file: str | None = None
     """A file of lines `user item item ...`, in raw ids: the negatives of one more candidate set;
     None: no such set."""
@@ -54,9 +57,15 @@ class EvaluationConfig:
         check_types(self)
         check_metric_names(self.metrics, "evaluation.metrics")
         for name in self.candidates:
-            if not re.fullmatch(r"full|(uniform|popularity)-[1-9][0-9]{0,8}", name):
+            if not re.fullmatch(r"full|cold|(uniform|popularity)-[1-9][0-9]{0,8}", name):
                 raise InputError(
-                    f"evaluation.candidates has {name!r}; allowed: full, uniform-N, popularity-N"
+                    f"evaluation.candidates has {name!r}; allowed: full, uniform-N, popularity-N, "
+                    "cold"
+                )
+            if name == "cold" and self.seen == "zero":
+                raise InputError(
+                    "evaluation.candidates has cold, but with evaluation.seen=zero the items of "
+                    "the history compete too; set it to excluded or kept"
                 )
         for name in of_lists(self.metrics):
             is_of_seen = parse_metric(name)[0] in OF_SEEN
@@ -74,7 +83,7 @@ class RunConfig:
     corpus: str = "ml-100k"
     """A prepared corpus: its folder, its name below the data root, or a data set that `prepare`
     knows."""
-    split: SplitConfig = LeaveOneOut()
+    split: AnySplit = LeaveOneOut()
     """Which interactions are held out for validation and test."""
     encoder: BackboneConfig = TransformerConfig()
     """The encoder that all stages share."""
@@ -102,6 +111,11 @@ class RunConfig:
             raise InputError("a run has either stages or a counting ranker, and not both")
         if self.start_from is not None and not self.stages:
             raise InputError("start_from is set, but the run has no stage to start")
+        if "cold" in self.evaluation.candidates and not isinstance(self.split, ColdItems):
+            raise InputError(
+                f"evaluation.candidates has cold, but split is {type(self.split).__name__}, which "
+                "holds out no items; set split=ColdItems, or leave cold out"
+            )
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise InputError(f"stages are named {', '.join(names)}; names must differ")

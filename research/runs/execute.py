@@ -173,6 +173,6 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
 
 def _build_counting_ranker(config: RankerConfig, run_parts: RunParts) -> TrainingResult:
     started = time.monotonic()
-    ranker = config.build(run_parts.corpus, run_parts.split)
+    ranker = config.build(run_parts.events, run_parts.split)
     cost = CostRecord(parameters=0, seconds=time.monotonic() - started)
     return TrainingResult(ranker=ranker, cost=cost)

@@ -36,7 +36,7 @@ def load_run(
     same_ids = "the same ids would mean other items"
     check_fingerprint(run_parts.corpus, record.fingerprint, path, same_ids)
     if config.ranker is not None:
-        return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)
+        return run_parts, config.ranker.build(run_parts.events, run_parts.split)
     accelerator = make_accelerator(device=device)
     stage = config.stages[-1]
     checkpoint_folder = final_checkpoint(

@@ -57,8 +57,12 @@ def write_histories(
     attributes: Histories | None = None,
     num_attributes: int = 3,
     item_names: Sequence[str] | None = None,
+    vectors: np.ndarray | None = None,
+    encoder: str | None = None,
 ) -> Corpus:
     """Write a corpus of histories of dense ids.
+
+    `vectors` [V, E] are those of the items, made by `encoder`; None: they have none.
 
     The raw id of user u is `u<u>`, that of attribute a is `a<a>`, and that of item v is `i<v>` or
     the v-th of `item_names`. Without `timestamps` the n-th event of a user is at second n. Without
@@ -80,8 +84,9 @@ def write_histories(
         item_names=Names.from_strings(item_names or [f"i{item}" for item in range(num_items)]),
         attribute_names=Names.from_strings([f"a{each}" for each in range(num_attributes)]),
         item_titles=None,
-        options={},
+        options={} if encoder is None else {"vector_encoder": encoder},
         report={},
+        item_vectors=None if vectors is None else vectors.astype(np.float32),
     )
 
 
