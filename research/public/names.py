@@ -13,6 +13,8 @@ from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.preparation.attach import attach_vectors
 from research.data.preparation.options import PrepareConfig
+from research.data.preparation.static_text import ENCODER as TEXT_ENCODER
+from research.data.preparation.static_text import embed_texts, embed_titles
 from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
@@ -67,6 +69,7 @@ from research.training.schedule import ScheduleConfig
 __all__ = [
     "ASHA",
     "HSTU",
+    "TEXT_ENCODER",
     "TPE",
     "AAPConfig",
     "BatchConfig",
@@ -119,6 +122,8 @@ __all__ = [
     "attach_vectors",
     "change",
     "config",
+    "embed_texts",
+    "embed_titles",
     "export",
     "grid",
     "import_hub",
