@@ -94,8 +94,8 @@ class RunConfig:
     set."""
     start_from: str | None = None
     """Warm start: an earlier run's folder (its last stage), or RUN/stages/NAME (that stage), whose
-    weights this run begins with; items of another vocabulary are matched by raw id. None: from
-    scratch."""
+    weights this run begins with; items of another vocabulary are matched by raw id, or served by
+    the projection of their vectors. None: from scratch."""
     ranker: RankerConfig | None = None
     """A ranker that only counts; None: the model ranks, after its last stage."""
     evaluation: EvaluationConfig = EvaluationConfig()
