@@ -30,9 +30,12 @@ class ItemVectors(nn.Module):
         """`vectors_VE` [V, E] are finite; they may be mapped into memory, and are not copied."""
         super().__init__()
         self.vectors_VE = vectors_VE
-        mean, deviation = _moments(vectors_VE)
-        self.mean = nn.Parameter(torch.from_numpy(mean).float(), requires_grad=False)
-        self.deviation = nn.Parameter(torch.from_numpy(deviation).float(), requires_grad=False)
+        mean_E, deviation_E = (
+            torch.from_numpy(moment).to(torch.get_default_dtype())
+            for moment in _moments(vectors_VE)
+        )
+        self.mean = nn.Parameter(mean_E, requires_grad=False)
+        self.deviation = nn.Parameter(deviation_E, requires_grad=False)
         self._standardized: tuple[tuple[object, ...], Tensor] | None = None
 
     @property

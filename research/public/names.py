@@ -40,6 +40,7 @@ from research.objectives.losses import (
     SampledSoftmax,
 )
 from research.objectives.map import MAPConfig
+from research.objectives.masked_vector import MaskedVectorConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
@@ -97,6 +98,7 @@ __all__ = [
     "MAPConfig",
     "MIPConfig",
     "MaskItems",
+    "MaskedVectorConfig",
     "MedianPruner",
     "NegativesConfig",
     "NextItemConfig",

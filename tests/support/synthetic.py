@@ -129,10 +129,11 @@ def catalogue_of(
     held_out: Histories | None = None,
     attributes: Histories | None = None,
     num_attributes: int = 0,
+    vectors: np.ndarray | None = None,
 ) -> Catalogue:
     """Return the catalogue of training histories, which are followed by each user's held-out items.
 
-    `attributes` has a list for each item; without it items have none.
+    `attributes` has a list for each item, `vectors` [V, E] a row; without them items have none.
     """
     held_out = [[] for _ in histories] if held_out is None else held_out
     wholes = [[*known, *hidden] for known, hidden in zip(histories, held_out, strict=True)]
@@ -153,6 +154,7 @@ def catalogue_of(
         attribute_ids=torch.from_numpy(flat(attributes)),
         training=replace(whole, ranges=Ranges(users, bounds[:-1], bounds[:-1] + known)),
         full_histories=whole,
+        item_vectors=None if vectors is None else vectors.astype(np.float32),
     )
 
 
