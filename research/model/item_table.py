@@ -254,7 +254,9 @@ class ItemTable(nn.Module):
         if self.projection is None or self._needs_all(ids_PN):
             return self.rows(), ids_PN
         places_PN = torch.arange(ids_PN.numel(), device=ids_PN.device).view_as(ids_PN)
-        return self._projected(self.projection, ids_PN.flatten()), places_PN
+        # A table has a row, so that the projection takes part where nothing is scored.
+        rows = ids_PN.flatten() if ids_PN.numel() else ids_PN.new_zeros(1)
+        return self._projected(self.projection, rows), places_PN
 
     def _needs_all(self, ids: Tensor) -> bool:
         """Whether all rows are there already, or are no more than those of `ids`.

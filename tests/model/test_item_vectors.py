@@ -189,6 +189,16 @@ def test_every_parameter_has_a_gradient_even_where_nothing_is_looked_up(
         assert (parameter.grad is None) == (name.split(".")[-1] in ("mean", "deviation")), name
 
 
+@pytest.mark.parametrize("mode", ["beside", "alone"])
+def test_no_candidates_have_no_scores_and_gradients_of_zeros(mode: str) -> None:
+    table = build(mode, None)
+    scores_PN = table.scores(torch.zeros(0, WIDTH).double(), torch.zeros(0, 4).long())
+    assert scores_PN.shape == (0, 4)
+    scores_PN.sum().backward()
+    for parameter in (table.projection.dense.weight, table.projection.dense.bias):
+        assert not parameter.grad.any()
+
+
 OPTIMIZERS = {
     "fused adam": lambda parts: torch.optim.Adam(parts, fused=True),
     "adam": lambda parts: torch.optim.Adam(parts, foreach=False),

@@ -24,7 +24,7 @@ TOKENIZER = Path("tokenizers") / "l2_supercat_tokenizer_config.json"
 # The longest text in tokens; what follows is left out.
 MAX_TOKENS = 512
 _TEXTS_AT_ONCE = 1024
-_WHAT, _REMEDY = "a vector of a text", 'install the extra: pip install "sixfold[text]"'
+_WHAT, _REMEDY = "a vector of a text", "install the extra: pip install 'sixfold[text]'"
 
 
 def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
