@@ -43,7 +43,7 @@ from research.studies.study import Study
 
 TITLES, PLANTED = "ml-100k-titles", "planted-titles"
 KINDS, OTHER_WORDS, NUMBERS = 20, 50, 32
-METRICS = ("recall@10", "ndcg@10", "mrr")
+METRICS = ("hr@10", "ndcg@10", "mrr")
 
 
 def planted_corpus(

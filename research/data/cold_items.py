@@ -25,9 +25,9 @@ from research.randomness import permutation, seed_of
 class ColdItems:
     """Items are held out for test: no training or validation history has an event of theirs.
 
-    Each pair of a user and a held-out item is a question, at the user's first event with it; its
-    history is the user's events before that one, without those of held-out items. Where it is
-    empty there is no question. Of the other items, a user's last one is for validation, as in
+    A user has one question: the held-out item that the user took up last, at the first event with
+    it. The history is the user's events before that one, without those of held-out items; where it
+    is empty there is no question. Of the other items, a user's last one is for validation, as in
     leave-one-out, and the rest for training. Training may be later than a question, as there. The
     corpus should have content vectors (`items.vectors`): embeddings of ids learn nothing of
     held-out items.
@@ -114,7 +114,7 @@ class ColdItems:
 def _questions(
     arranged: Corpus, ends: Indices, order_N: Indices, warm_before_N: NDArray[np.int64]
 ) -> HeldOut:
-    """The questions: the first event of each user with each held-out item, by user and time.
+    """The questions: of each user's first events with held-out items the last one.
 
     Held-out events of user u are from `ends[u]` to the end of the arranged history. `order_N` says
     where each arranged event was, and `warm_before_N` [N + 1] how many events of other items came
@@ -126,6 +126,8 @@ def _questions(
     first = np.unique(users * arranged.num_items + arranged.items[targets], return_index=True)[1]
     first.sort()
     users, targets = users[first], targets[first]
+    is_last = np.diff(users, append=-1) != 0
+    users, targets = users[is_last], targets[is_last]
     lengths = warm_before_N[order_N[targets]] - warm_before_N[starts[users]]
     questions = HeldOut(Ranges(users, starts[users], starts[users] + lengths), targets)
     return questions.select(lengths > 0)

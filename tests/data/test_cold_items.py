@@ -16,9 +16,12 @@ from research.data.splits import LeaveOneOut, Split, flat_indices
 from research.errors import InputError
 from tests.support.synthetic import write_histories
 
-# Users: plain; none held out; an empty history before; one event; held-out ones alone; a repeat of
-# a held-out item (2); nobody.
-HISTORIES = [[0, 2, 1, 3, 4], [0, 1, 4, 5], [2, 0, 3], [4], [2, 3], [0, 2, 1, 2, 0, 3], []]
+# Users: plain; none held out; an empty history before the first; one event; held-out ones alone; a
+# repeat of a held-out item (2) before another, and as the last; an empty history alone; nobody.
+HISTORIES = [
+    [0, 2, 1, 3, 4], [0, 1, 4, 5], [2, 0, 3], [4], [2, 3], [0, 2, 1, 2, 0, 3], [4, 2, 1, 2],
+    [3, 1], [],
+]  # fmt: skip
 COLD = {2, 3}
 
 
@@ -72,23 +75,22 @@ def test_the_split_equals_a_loop_over_users(corpus: Corpus) -> None:
         elif warm:
             expected_training[user] = warm
         before: list[int] = []
-        asked = set()
+        asked, question = set(), None
         for item in history:
             if item not in COLD:
                 before.append(item)
             elif item not in asked:
                 asked.add(item)
-                if before:
-                    expected_test.append((user, list(before), item))
+                question = (user, list(before), item)
+        if question is not None and question[1]:
+            expected_test.append(question)
     assert training == expected_training
     assert validation == expected_validation
     assert test == expected_test
     # By hand, for the user who takes item 2 twice.
     assert training[5] == [0, 1]
     assert validation[5] == ([0, 1], 0)
-    assert [question for question in test if question[0] == 5] == [
-        (5, [0], 2), (5, [0, 1, 0], 3),
-    ]  # fmt: skip
+    assert test == [(0, [0, 1], 3), (2, [0], 3), (5, [0, 1, 0], 3), (6, [4], 2)]
 
 
 def test_random_corpora_split_as_the_loop_does(tmp_path: Path) -> None:
@@ -102,10 +104,15 @@ def test_random_corpora_split_as_the_loop_does(tmp_path: Path) -> None:
     training, _, test = read(arranged, split)
     expected = []
     for user, history in enumerate(histories):
-        for place, item in enumerate(history):
-            before = [other for other in history[:place] if other not in cold]
-            if item in cold and item not in history[:place] and before:
-                expected.append((user, before, item))
+        taken_up = [
+            place
+            for place, item in enumerate(history)
+            if item in cold and item not in history[:place]
+        ]
+        if taken_up:
+            before = [item for item in history[: taken_up[-1]] if item not in cold]
+            if before:
+                expected.append((user, before, history[taken_up[-1]]))
     assert test == expected
     assert not cold & {item for row in training.values() for item in row}
     assert split.not_evaluated == 40 - len({user for user, _, _ in expected})
@@ -164,3 +171,4 @@ def test_the_audit_knows_the_split(corpus: Corpus) -> None:
     assert findings["cold items, test"].numbers["share"] == 1.0
     # Item 5 is user 1's last and nobody else's.
     assert findings["cold items, validation"].numbers["cold"] == 1
+    assert findings["targets in the history, test"].numbers["seen"] == 0

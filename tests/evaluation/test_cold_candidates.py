@@ -16,6 +16,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.candidates import AllItems
 from research.evaluation.cold_candidates import ColdCandidates
+from research.evaluation.rank_table import RankTable
 from research.evaluation.ranking import rank_tables
 from research.packed import Packed
 from research.runs.config import EvaluationConfig, RunConfig
@@ -65,7 +66,9 @@ def corpus(tmp_path: Path) -> Corpus:
 
 
 @pytest.mark.parametrize("seen", ["excluded", "kept"])
-def test_ranks_among_held_out_items_equal_the_loop(corpus: Corpus, seen: str) -> None:
+def test_ranks_among_held_out_items_equal_the_loop(
+    corpus: Corpus, seen: str, tmp_path: Path
+) -> None:
     config = ColdItems(share=0.3)
     arranged, split = config.arranged_split(corpus)
     cold = config.items(corpus)
@@ -85,6 +88,9 @@ def test_ranks_among_held_out_items_equal_the_loop(corpus: Corpus, seen: str) ->
     assert table.protocol["candidates"] == "cold"
     assert table.protocol["cold_items"] == "9"
     assert (tables["full"].rank >= table.rank).all()
+    for name, each in tables.items():
+        each.save(tmp_path / f"{name}.npz")
+        assert (RankTable.load(tmp_path / f"{name}.npz").rank == each.rank).all()
 
 
 def test_the_set_needs_the_split_that_holds_out_items(corpus: Corpus) -> None:

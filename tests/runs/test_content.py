@@ -61,12 +61,12 @@ def cold_config(corpus: Corpus, objective: object, items: ItemTableConfig) -> Ru
         corpus=str(corpus.folder), encoder=ENCODER, items=items, stages=(stage,),
     )  # fmt: skip
     config = with_cold_items(config)
-    return replace(config, evaluation=EvaluationConfig(metrics=("recall@3",), candidates=("cold",)))
+    return replace(config, evaluation=EvaluationConfig(metrics=("hr@3",), candidates=("cold",)))
 
 
 def cold_hits(path: Path, config: RunConfig) -> float:
-    """Recall@3 among the 24 held-out items."""
-    return execute(config, path, options=QUIET).test["cold"]["recall@3"]
+    """HR@3 among the 24 held-out items."""
+    return execute(config, path, options=QUIET).test["cold"]["hr@3"]
 
 
 # By chance 3 of 24, 0.125, are hit; three times that is asked for. A held-out item of the next kind
