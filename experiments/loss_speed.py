@@ -71,7 +71,8 @@ class Work:
             batch = replace(batch, offered_items=offered)
         targets = self.objective.targets(self.view, batch, self.catalogue)
         self.objective.loss(targets, self.states_PD, self.items).backward()
-        self.states_PD.grad = self.items.weight.grad = None
+        self.states_PD.grad = None
+        self.items.zero_grad()
 
     def milliseconds(self) -> float:
         """The least CPU time of `ROUNDS` computations, after one that is not counted."""
@@ -92,7 +93,7 @@ class Work:
             if event.name() == "[memory]":
                 held += event.nbytes()
                 peak = max(peak, held)
-        return (peak - 4 * self.items.weight.numel()) / 1e6
+        return (peak - 4 * self.items.rows().numel()) / 1e6
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -117,7 +117,10 @@ def test_a_wrong_field_is_named(path: str, part: object, message: str) -> None:
 
 def test_a_part_of_another_kind_is_refused() -> None:
     value = changed("split", stored(TransformerConfig()))
-    allowed = "LeaveOneOut | UserHoldout | GlobalTemporal | TemporalCut | TimepointLeaveOneOut"
+    allowed = (
+        "LeaveOneOut | UserHoldout | GlobalTemporal | TemporalCut | TimepointLeaveOneOut | "
+        "ColdItems"
+    )
     assert refusal(value) == f"config.split is a TransformerConfig; allowed: {allowed}"
     assert refusal(stored(LeaveOneOut())) == "config: a RunConfig is expected, not LeaveOneOut"
     assert refusal([1]) == "config: a RunConfig is expected, not tuple"

@@ -8,7 +8,8 @@ from research.cli import verbs
 from research.cli.findings import tell
 from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
-from research.data.splits import LeaveOneOut, SplitConfig
+from research.data.split_config import AnySplit
+from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.runs.audit import audit_run
 from research.storage.folders import run_or_corpus_at
@@ -34,9 +35,7 @@ def audit(arguments: verbs.AuditCommand) -> int:
     return tell(findings, heading=str(folder), facts=facts)
 
 
-def split_named(name: verbs.SplitName | None) -> SplitConfig:
+def split_named(name: verbs.SplitName | None) -> AnySplit:
     """The split of that name, with its defaults; None is leave-one-out."""
-    kinds: dict[str | None, type[SplitConfig]] = {
-        kind.__name__: kind for kind in get_args(SplitConfig)
-    }
+    kinds: dict[str | None, type[AnySplit]] = {kind.__name__: kind for kind in get_args(AnySplit)}
     return kinds.get(name, LeaveOneOut)()

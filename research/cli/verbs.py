@@ -36,7 +36,12 @@ from research.tracking.options import needing_wandb
 
 Ties = Literal["expected", "mean"]
 SplitName = Literal[
-    "LeaveOneOut", "UserHoldout", "GlobalTemporal", "TemporalCut", "TimepointLeaveOneOut"
+    "LeaveOneOut",
+    "UserHoldout",
+    "GlobalTemporal",
+    "TemporalCut",
+    "TimepointLeaveOneOut",
+    "ColdItems",
 ]
 WandbMode = Literal["auto", "online", "offline"]
 ListedKind = Literal["baselines", "experiments", "corpora", "runs"]
@@ -306,7 +311,7 @@ class EvaluateCommand(Verb):
     map-r@K (over R, as in trec_eval); of the recommended lists: coverage@K gini@K novelty@K arp@K
     lift@K diversity@K, and with --seen kept repeat@K explore@K"""
     candidates: Annotated[tuple[str, ...] | None, option("SET ...", "the run's")] = None
-    """full, uniform-N, popularity-N"""
+    """full, uniform-N, popularity-N, cold"""
     negatives_file: Annotated[str | None, option("FILE")] = None
     """a file of candidates: in every line the raw ids of a user and of items to rank"""
     part: Literal["test", "validation"] = "test"

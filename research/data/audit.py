@@ -10,12 +10,13 @@ from research.data.corpus_checks import corpus_checks
 from research.data.findings import Finding
 from research.data.repeats import Repeats
 from research.data.split_checks import Audited, Seen, split_checks
-from research.data.splits import LeaveOneOut, SplitConfig
+from research.data.split_config import AnySplit, split_corpus
+from research.data.splits import LeaveOneOut
 from research.errors import InputError
 
 
 def audit_corpus(
-    corpus: Corpus, config: SplitConfig = LeaveOneOut(), seen: Seen = "excluded"
+    corpus: Corpus, config: AnySplit = LeaveOneOut(), seen: Seen = "excluded"
 ) -> list[Finding]:
     """The findings of all checks of a corpus, and of it under a split.
 
@@ -26,7 +27,9 @@ def audit_corpus(
     repeats = Repeats.of(corpus)
     findings = corpus_checks(corpus, repeats)
     try:
-        split = config.split(corpus)
+        arranged, split = split_corpus(config, corpus)
     except InputError as error:
         return [*findings, Finding(check="split", level="problem", numbers={}, sentence=str(error))]
-    return findings + split_checks(Audited(corpus, config, split, repeats, seen))
+    if arranged is not corpus:
+        repeats = Repeats.of(arranged)
+    return findings + split_checks(Audited(arranged, config, split, repeats, seen))

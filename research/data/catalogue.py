@@ -118,6 +118,8 @@ class Catalogue:
     full_histories: Histories
     """Each user's whole history with held-out items, only for forms as published, which leak them
     (foreign segments drawn from held-out items, negatives that exclude the whole history)."""
+    item_vectors: NDArray[np.float32] | None = None
+    """[V, E]: the content vector of each item, mapped into memory; None: the corpus has none."""
 
     @staticmethod
     def of(corpus: Corpus, split: Split) -> Catalogue:
@@ -133,6 +135,7 @@ class Catalogue:
             attribute_ids=torch.from_numpy(corpus.attribute_ids.astype(np.int64)),
             training=training,
             full_histories=replace(training, ranges=everything),
+            item_vectors=corpus.item_vectors,
         )
 
     def attributes_of(self, items_P: Tensor) -> tuple[Tensor, Tensor]:

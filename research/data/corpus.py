@@ -21,6 +21,7 @@ from research.data.corpus_files import (
     canonical_json,
     check_ascending,
     check_ends,
+    check_finite,
     check_names,
     check_offsets,
     check_range,
@@ -72,6 +73,8 @@ class Manifest:
     """The preparation options that enter the fingerprint."""
     report: Mapping[str, object]
     """What preparation read, and what it removed: files and checksums, counts, shares of ties."""
+    has_vectors: bool = False
+    """Whether the corpus has a vector of each item."""
 
 
 @final
@@ -102,6 +105,9 @@ class Corpus:
     """Title of each item, empty for an item without one; None: the source has no titles."""
     manifest: Manifest
     """Name, counts, fingerprint, options and report."""
+    item_vectors: NDArray[np.float32] | None = None
+    """[V, E]: a vector of each item's content, such as an embedding of its title; None: the corpus
+    was prepared without. An item may have a vector and no interaction."""
 
     @property
     def num_users(self) -> int:
@@ -127,6 +133,12 @@ class Corpus:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over every array and over the preparation options in the manifest."""
         return self.manifest.fingerprint
+
+    @property
+    def vector_encoder(self) -> str | None:
+        """Name of the encoder that made `item_vectors`; None: preparation was told none."""
+        name = self.manifest.options.get("vector_encoder")
+        return None if name is None else str(name)
 
     @property
     def name(self) -> str:
@@ -166,6 +178,8 @@ class Corpus:
                 check_offsets(folder / f"{name}_offsets.npy", names.offsets)
                 unique = name != "item_titles"
                 check_names(folder / f"{name}_blob.npy", names, unique=unique)
+        if self.item_vectors is not None:
+            check_finite(folder / "item_vectors.npy", self.item_vectors)
         fingerprint = fingerprint_of(_map_arrays(folder, self.manifest), self.manifest.options)
         if fingerprint != self.fingerprint:
             raise InputError(
@@ -211,6 +225,7 @@ def write_corpus(
     item_titles: Names | None,
     options: Mapping[str, object],
     report: Mapping[str, object],
+    item_vectors: NDArray[np.float32] | None = None,
 ) -> Corpus:
     """Write a corpus into `folder`, which appears whole or not at all, and open it.
 
@@ -227,6 +242,8 @@ def write_corpus(
     }
     if timestamps is not None:
         arrays["timestamps"] = timestamps
+    if item_vectors is not None:
+        arrays["item_vectors"] = item_vectors
     for kind, names in zip(
         _NAMES, (user_names, item_names, attribute_names, item_titles), strict=True
     ):
@@ -241,6 +258,7 @@ def write_corpus(
         has_titles=item_titles is not None,
         options=options,
         report=report,
+        has_vectors=item_vectors is not None,
     )
     _assemble(folder, arrays, manifest)
     layout = _layout(manifest)
@@ -283,6 +301,8 @@ def _layout(manifest: Manifest) -> dict[str, str]:
     layout = dict(_DTYPES)
     if not manifest.has_timestamps:
         del layout["timestamps"]
+    if manifest.has_vectors:
+        layout["item_vectors"] = "<f4"
     for name in _NAMES[: 4 if manifest.has_titles else 3]:
         layout |= {f"{name}_blob": "|u1", f"{name}_offsets": "<i8"}
     return layout
@@ -291,7 +311,10 @@ def _layout(manifest: Manifest) -> dict[str, str]:
 def _map_arrays(folder: Path, manifest: Manifest) -> Arrays:
     layout = _layout(manifest)
     return {
-        name: map_array(file_inside(folder, f"{name}.npy"), dtype) for name, dtype in layout.items()
+        name: map_array(
+            file_inside(folder, f"{name}.npy"), dtype, dimensions=1 + (name == "item_vectors")
+        )
+        for name, dtype in layout.items()
     }
 
 
@@ -305,6 +328,7 @@ def _assemble(folder: Path, arrays: Arrays, manifest: Manifest) -> Corpus:
             check_ends(folder / f"{offsets}.npy", arrays[offsets], len(arrays[values]))
     lengths = [(name, kind, 1) for kind, names in _ARRAYS_BY_COUNT.items() for name in names]
     lengths += [("items", "interactions", 0), ("timestamps", "interactions", 0)]
+    lengths += [("item_vectors", "items", 0)]
     for name, kind, extra in lengths:
         if name in arrays and counts.get(kind) != len(arrays[name]) - extra:
             raise InputError(
@@ -324,6 +348,7 @@ def _assemble(folder: Path, arrays: Arrays, manifest: Manifest) -> Corpus:
         attribute_names=attribute_names,
         item_titles=_names_of(arrays, "item_titles") if "item_titles_blob" in arrays else None,
         manifest=manifest,
+        item_vectors=cast("NDArray[np.float32] | None", arrays.get("item_vectors")),
     )
 
 

@@ -20,8 +20,10 @@ from research.data.names import Names
 from research.errors import InputError, path_in_errors
 
 _HASHED_AT_ONCE = 1 << 24
+# Rows of a matrix that are read at once.
+ROWS_AT_ONCE = 1 << 14
 # What numpy may raise for a damaged or hostile header, as it parses headers as Python literals.
-_READ_ERRORS: tuple[type[Exception], ...] = (
+READ_ERRORS: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, OSError, EOFError, OverflowError, MemoryError, RecursionError),
     *(SyntaxError, TokenError, Warning),
 )
@@ -37,8 +39,9 @@ def digest_of(text: str, arrays: Sequence[NDArray[np.generic]]) -> str:
     """SHA-256 (hex) of the text, followed by the bytes of each array in order."""
     digest = hashlib.sha256(text.encode())
     for array in arrays:
-        for start in range(0, len(array), _HASHED_AT_ONCE):
-            chunk = np.ascontiguousarray(array[start : start + _HASHED_AT_ONCE])
+        numbers = array.reshape(-1)
+        for start in range(0, len(numbers), _HASHED_AT_ONCE):
+            chunk = np.ascontiguousarray(numbers[start : start + _HASHED_AT_ONCE])
             digest.update(chunk.data)
     return digest.hexdigest()
 
@@ -54,8 +57,8 @@ def write_files(folder: Path, arrays: Arrays, manifest: Mapping[str, object]) ->
         path.write_text(json.dumps(manifest, indent=2, allow_nan=False), encoding="utf-8")
 
 
-def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
-    """The one-dimensional array of a .npy file, mapped into memory and not read.
+def map_array(path: Path, dtype: str, dimensions: int = 1) -> NDArray[np.generic]:
+    """The array of a .npy file of 1 or 2 dimensions, mapped into memory and not read.
 
     Raises `InputError` if the file is missing, is damaged or has another type or shape.
     """
@@ -66,13 +69,14 @@ def map_array(path: Path, dtype: str) -> NDArray[np.generic]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             array = np.lib.format.open_memmap(path, mode="r")
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise InputError(
             f"{path}: not a complete .npy file ({error}). Prepare it again."
         ) from error
-    if array.ndim != 1 or array.dtype.str != dtype:
+    if array.ndim != dimensions or array.dtype.str != dtype or not array.flags.c_contiguous:
+        expected = "one dimension" if dimensions == 1 else "two dimensions, row by row"
         raise InputError(
-            f"{path}: {array.ndim}-dimensional {array.dtype.str}; expected one dimension, {dtype}."
+            f"{path}: {array.ndim}-dimensional {array.dtype.str}; expected {expected}, {dtype}."
         )
     size = path.stat().st_size
     if array.offset + array.nbytes != size:
@@ -90,6 +94,14 @@ def check_range(path: Path, ids: NDArray[np.int32], count: int) -> None:
     """Raise `InputError` unless every id is in 0..count - 1."""
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < count:
         raise InputError(f"{path}: ids from {ids.min()} to {ids.max()}; allowed 0 to {count - 1}.")
+
+
+def check_finite(path: Path, vectors: NDArray[np.float32]) -> None:
+    """Raise `InputError` unless every number of a matrix is finite."""
+    for first in range(0, len(vectors), ROWS_AT_ONCE):
+        bad = np.flatnonzero(~np.isfinite(vectors[first : first + ROWS_AT_ONCE]).all(axis=1))
+        if len(bad):
+            raise InputError(f"{path}: row {first + int(bad[0])} has a number that is not finite.")
 
 
 def check_offsets(path: Path, offsets: NDArray[np.int64]) -> None:

@@ -23,7 +23,7 @@ def text_of(corpus: Corpus) -> str:
     return (
         f"Corpus {printable(corpus.name)}: {counts}\n"
         f"  {facts['times']}, {facts['titles']}, fingerprint {facts['fingerprint']}, "
-        f"in {facts['folder']}"
+        f"in {facts['folder']}" + (f"\n  vectors: {facts['vectors']}" if "vectors" in facts else "")
     ) + (f"\n  warnings: {facts['warnings']}" if "warnings" in facts else "")
 
 
@@ -44,6 +44,8 @@ def facts_of(corpus: Corpus) -> dict[str, str]:
         "fingerprint": printable(corpus.fingerprint[:12]),
         "folder": folder_text(corpus.folder),
     }
+    if corpus.item_vectors is not None:
+        facts["vectors"] = f"{corpus.item_vectors.shape[1]:,} numbers an item"
     warnings = corpus.manifest.report.get("warnings")
     if isinstance(warnings, Sequence) and warnings:
         facts["warnings"] = (

@@ -22,12 +22,12 @@ from research.data.findings import (
 )
 from research.data.question_counts import are_tied, are_unseen
 from research.data.repeats import Repeats
+from research.data.split_config import AnySplit
 from research.data.splits import (
     GlobalTemporal,
     HeldOut,
     Ranges,
     Split,
-    SplitConfig,
     training_counts,
 )
 from research.data.tied_times import FinerTimes
@@ -41,7 +41,7 @@ class Audited:
     """A corpus and its split, as the checks read them."""
 
     corpus: Corpus
-    config: SplitConfig
+    config: AnySplit
     split: Split
     repeats: Repeats
     seen: Seen

@@ -182,7 +182,8 @@ def _write_stage(folder: Path, run: RunFolder, parts: RunParts, summary: RunSumm
     weights, stage = file_inside(folder, WEIGHTS), parts.config.stages[-1]
     if not weights.is_file():
         raise InputError(f"{folder} has no {WEIGHTS}; copy the folder again")
-    check_size(parts.config.encoder, parts.corpus.num_items, weights)
+    num_embeddings = parts.config.items.num_embeddings(parts.corpus.num_items)
+    check_size(parts.config.encoder, num_embeddings, weights)
     model = parts.model(stage, parts.components())
     try:
         tensors = load_file(weights)

@@ -56,7 +56,7 @@ class RankerProgram(nn.Module):
         self.encoder = _with_plain_table(ranker.encoder)
         self.register_buffer("bias_V", None if rows.bias_R is None else rows.bias_R)
         # A table that is the encoder's own is not stored twice.
-        is_tied = rows.table_RD.data_ptr() == self.encoder.item_table.weight.data_ptr()
+        is_tied = rows.table_RD.data_ptr() == self.encoder.item_table.rows().data_ptr()
         self.register_buffer("table_VD", None if is_tied else rows.table_RD[: self.num_items])
         self.eval()
 
@@ -103,7 +103,7 @@ class RankerProgram(nn.Module):
 
     def _scored_VD(self) -> Tensor:
         table_VD = self.table_VD
-        return self.encoder.item_table.weight[: self.num_items] if table_VD is None else table_VD
+        return self.encoder.item_table.rows()[: self.num_items] if table_VD is None else table_VD
 
 
 def _reading_of(objective: RankingObjective, encoder: Backbone) -> tuple[int, bool]:
@@ -127,13 +127,19 @@ def _reading_of(objective: RankingObjective, encoder: Backbone) -> tuple[int, bo
 
 
 def _with_plain_table(encoder: Backbone) -> Backbone:
-    """The encoder itself, or a copy whose item table has the sums of attributes in its rows."""
+    """The encoder itself, or a copy whose table has plain rows: those that it looks up.
+
+    They include the sums of attributes and the projected vectors.
+    """
     items = encoder.item_table
-    if items.attributes is None:
+    if items.attributes is None and items.projection is None:
         return encoder
     with torch.no_grad():
-        table_RD = items.lookup(torch.arange(len(items.weight), device=items.device))
+        table_RD = items.rows()
+        if items.attributes is not None:
+            table_RD = items.lookup(torch.arange(len(table_RD), device=items.device))
     copied = copy.deepcopy(encoder)
-    copied.item_table.weight = nn.Parameter(table_RD)
-    copied.item_table.attributes = None
+    plain = copied.item_table
+    plain.weight, plain.mask_row = nn.Parameter(table_RD), None
+    plain.attributes = plain.projection = None
     return copied

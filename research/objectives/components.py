@@ -1,4 +1,4 @@
-"""What the stages and objectives of a run share: the encoder and the attribute embeddings.
+"""What the stages and objectives of a run share: encoder, attribute embeddings, item vectors.
 
 A run builds one `ModelComponents` and gives it to every `ObjectiveConfig.build`.
 """
@@ -16,6 +16,7 @@ from research.model.attribute_embedding import AttributeTable
 from research.model.backbone import Backbone, BackboneConfig
 from research.model.initialization import initialize
 from research.model.item_table import ItemTable, ItemTableConfig
+from research.model.item_vectors import ItemVectors, VectorProjection
 
 
 class ModelComponents:
@@ -38,13 +39,24 @@ class ModelComponents:
 
     @cached_property
     def encoder(self) -> Backbone:
-        """The encoder; `InputError` when `items.attributes` is on and the corpus has none."""
+        """The encoder; `InputError` when `items` asks for what the corpus has not."""
+        projection = None
+        if self.items.vectors != "none":
+            projection = VectorProjection(
+                self.item_vectors,
+                self.config.width,
+                self.items.projection_width,
+                self.config.init_std,
+                self.seed,
+            )
         item_table = ItemTable(
             self.catalogue.num_items,
             self.config.width,
             init_std=self.config.init_std,
             seed=self.seed,
             attributes=self.attributes if self.items.attributes else None,
+            projection=projection,
+            has_ids=self.items.vectors != "alone",
         )
         return self.config.build(item_table, self.seed)
 
@@ -66,6 +78,17 @@ class ModelComponents:
             self.config.init_std,
             self.seed,
         )
+
+    @cached_property
+    def item_vectors(self) -> ItemVectors:
+        """The content vectors of the items; `InputError` when the corpus has none."""
+        if self.catalogue.item_vectors is None:
+            raise InputError(
+                "the corpus has no vectors of items, which items.vectors and objectives over "
+                "vectors need; prepare it with --item-vectors FILE (sf.prepare(vectors=...), or "
+                "sf.attach_vectors), or set items.vectors to none and leave those objectives out"
+            )
+        return ItemVectors(self.catalogue.item_vectors)
 
     @cached_property
     def zero_attribute(self) -> NullAttribute:

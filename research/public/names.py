@@ -7,10 +7,14 @@ itself uses.
 
 from __future__ import annotations
 
+from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
+from research.data.preparation.attach import attach_vectors
 from research.data.preparation.options import PrepareConfig
+from research.data.preparation.static_text import ENCODER as TEXT_ENCODER
+from research.data.preparation.static_text import embed_texts, embed_titles
 from research.data.splits import (
     AtQuantile,
     AtTime,
@@ -53,6 +57,7 @@ from research.objectives.losses import (
     SampledSoftmax,
 )
 from research.objectives.map import MAPConfig
+from research.objectives.masked_vector import MaskedVectorConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.mixed_softmax import MixedSoftmax
@@ -85,6 +90,7 @@ __all__ = [
     "ASHA",
     "FMLP",
     "HSTU",
+    "TEXT_ENCODER",
     "TPE",
     "AAPConfig",
     "AtQuantile",
@@ -99,6 +105,7 @@ __all__ = [
     "CaserConfig",
     "CheckpointAverage",
     "ClozeConfig",
+    "ColdItems",
     "ComputeConfig",
     "ContrastConfig",
     "Corpus",
@@ -121,6 +128,7 @@ __all__ = [
     "MAPConfig",
     "MIPConfig",
     "MaskItems",
+    "MaskedVectorConfig",
     "MedianPruner",
     "MixedSoftmax",
     "NegativesConfig",
@@ -148,8 +156,11 @@ __all__ = [
     "Trial",
     "UserHoldout",
     "ValidationConfig",
+    "attach_vectors",
     "change",
     "config",
+    "embed_texts",
+    "embed_titles",
     "export",
     "grid",
     "import_hub",

@@ -39,6 +39,7 @@ def prepare(
     rating: str | None = None,
     title: str | None = None,
     attributes: Sequence[str] = (),
+    vectors: Path | str | None = None,
     min_rating: float | None = None,
     user_core: int = 0,
     item_core: int = 0,
@@ -69,6 +70,8 @@ def prepare(
         rating: column of ratings, which `min_rating` needs.
         title: column of items' titles.
         attributes: columns whose values are attributes of items, such as a brand.
+        vectors: file with a vector of each item, such as an embedding of its text: `.npz` (arrays
+            ids and vectors), Parquet, or `X.npy` with the ids in `X.ids.txt`.
         min_rating: rows rated lower are removed.
         user_core, item_core: users and items with fewer events are removed, until none is left.
         duplicates: which of several events of one user with one item are kept: "keep" (all),
@@ -86,12 +89,11 @@ def prepare(
             not recognized, for wrong options, and where `out` holds another corpus.
     """
     named = {"user": user, "item": item, "rating": rating, "title": title, "format": format}
-    for argument, value in named.items():
-        check_argument(argument, value, str | None)
+    _check_arguments(named, str | None)
+    _check_arguments({"out": out, "vectors": vectors}, str | Path | None)
     check_argument("time", time, str | Literal[False] | None)
     check_argument("name", name, str)
     check_argument("options", options, Mapping[str, object] | None)
-    check_argument("out", out, str | Path | None)
     if isinstance(attributes, str) or not isinstance(attributes, Iterable):
         raise InputError(f"attributes is {attributes!r:.60}; give a list of the names of columns")
     attributes = convert_value(tuple(attributes), tuple[str, ...], "attributes")
@@ -104,6 +106,7 @@ def prepare(
             "rating_column": rating,
             "title_column": title,
             "attribute_columns": attributes or None,
+            "item_vectors": None if vectors is None else os.path.expanduser(vectors),
         }
     )
     given |= _checked(options or {})
@@ -126,6 +129,12 @@ def prepare(
     config = replace_fields(PrepareConfig(source=format or "parquet"), given)
     with named_by_arguments():
         return prepare_frame(frame, config, out, name=name, data_root=data_root)
+
+
+def _check_arguments(arguments: Mapping[str, object], kind: object) -> None:
+    """`InputError` for an argument, by name, that is not of the type `kind`."""
+    for argument, value in arguments.items():
+        check_argument(argument, value, kind)
 
 
 def _changed(arguments: Mapping[str, object]) -> dict[str, object]:

@@ -155,7 +155,7 @@ class Run:
                 `EvaluationConfig`), mrr@K or mrr. Of the lists that the run recommends: coverage@K,
                 gini@K, novelty@K, arp@K, lift@K, diversity@K, and, where seen items are kept,
                 repeat@K and explore@K. Empty: the run's.
-            candidates: "full", "uniform-N", "popularity-N". Empty: the run's.
+            candidates: "full", "uniform-N", "popularity-N", "cold". Empty: the run's.
             negatives_file: a file with the raw ids of a user and of items to rank in every line.
                 None: the run's.
             seen: items of the history are "excluded", "kept", or "zero" (kept, with score 0). None:

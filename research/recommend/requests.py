@@ -89,7 +89,7 @@ def known_users(
     users are left out and counted where `unknown` is "skip", else they raise `InputError`.
     """
     check_choice("history", history, get_args(HistoryPart))
-    corpus = parts.corpus
+    corpus = parts.corpus if history == "all" else parts.events
     users = np.arange(corpus.num_users, dtype=np.int64)
     skipped = 0
     if raw_ids is not None:

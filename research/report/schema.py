@@ -201,7 +201,7 @@ class ProtocolTable:
     """The cells that were evaluated under one protocol, and so can be compared."""
 
     candidates: str
-    """The candidate set: full, uniform-N, popularity-N or file-N."""
+    """The candidate set: full, uniform-N, popularity-N, file-N or cold."""
     title: str
     """What was ranked and how ties count, in words."""
     protocol: Mapping[str, object]

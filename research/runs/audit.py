@@ -13,6 +13,7 @@ from research.config import from_json
 from research.data.audit import audit_corpus
 from research.data.corpus import Corpus
 from research.data.findings import Finding, Level, level_of, percent, share_of
+from research.data.split_config import split_corpus
 from research.data.splits import HeldOut, LeaveOneOut
 from research.errors import InputError
 from research.evaluation.candidates import is_in_history, read_candidates
@@ -44,8 +45,8 @@ def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Fin
         return findings
     findings += audit_corpus(corpus, config.split, config.evaluation.seen)
     if config.evaluation.negatives_file is not None:
-        held_out = config.split.split(corpus).test
-        findings.append(candidate_file(config.evaluation.negatives_file, corpus, held_out))
+        arranged, split = split_corpus(config.split, corpus)
+        findings.append(candidate_file(config.evaluation.negatives_file, arranged, split.test))
     return findings
 
 

@@ -25,6 +25,11 @@ def check_sharding(config: RunConfig) -> None:
             )
     if not config.compute.shard_weights:
         return
+    if config.items.vectors != "none":
+        raise InputError(
+            f"items.vectors is {config.items.vectors}, but compute.shard_weights splits the "
+            "projection of all items' vectors over processes; leave one out"
+        )
     for stage in config.stages:
         if stage.gradients_every is not None:
             raise InputError(
@@ -54,6 +59,12 @@ def check_touched_rows(config: RunConfig, processes: int) -> None:
     for stage in config.stages:
         if stage.optimizer.item_rows == "all":
             continue
+        if config.items.vectors != "none":
+            raise InputError(
+                f"stage {stage.name}: optimizer.item_rows is 'touched', but items.vectors is "
+                f"{config.items.vectors}: a step moves the projection, and with it all rows; use "
+                "'all'"
+            )
         if stage.combination.merges_gradients:
             raise InputError(
                 f"stage {stage.name}: optimizer.item_rows is 'touched', but combination is "

@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass
 
 from research.config import check_types
-from research.data.splits import LeaveOneOut, SplitConfig, TemporalCut
+from research.data.cold_items import ColdItems
+from research.data.split_config import AnySplit
+from research.data.splits import LeaveOneOut, TemporalCut
 from research.errors import InputError
 from research.evaluation.list_metrics import OF_SEEN
 from research.evaluation.metrics import check_metric_names, of_lists, of_ranks, parse_metric
@@ -34,7 +36,8 @@ class EvaluationConfig:
     `map-r` by R (trec_eval, RecTools). Of the recommended lists: coverage@K, gini@K, novelty@K,
     arp@K, lift@K, diversity@K, and, where seen items are kept, repeat@K and explore@K."""
     candidates: tuple[str, ...] = ("full",)
-    """Candidate sets of the test: full, uniform-N, popularity-N (N sampled negatives)."""
+    """Candidate sets of the test: full, uniform-N, popularity-N (N sampled negatives), cold (of a
+    split that holds out items: these alone)."""
     negatives_file: str | None = None
     """A file of lines `user item item ...`, in raw ids: the negatives of one more candidate set;
     None: no such set."""
@@ -54,9 +57,15 @@ class EvaluationConfig:
         check_types(self)
         check_metric_names(self.metrics, "evaluation.metrics")
         for name in self.candidates:
-            if not re.fullmatch(r"full|(uniform|popularity)-[1-9][0-9]{0,8}", name):
+            if not re.fullmatch(r"full|cold|(uniform|popularity)-[1-9][0-9]{0,8}", name):
                 raise InputError(
-                    f"evaluation.candidates has {name!r}; allowed: full, uniform-N, popularity-N"
+                    f"evaluation.candidates has {name!r}; allowed: full, uniform-N, popularity-N, "
+                    "cold"
+                )
+            if name == "cold" and self.seen == "zero":
+                raise InputError(
+                    "evaluation.candidates has cold, but with evaluation.seen=zero the items of "
+                    "the history compete too; set it to excluded or kept"
                 )
         for name in of_lists(self.metrics):
             is_of_seen = parse_metric(name)[0] in OF_SEEN
@@ -74,7 +83,7 @@ class RunConfig:
     corpus: str = "ml-100k"
     """A prepared corpus: its folder, its name below the data root, or a data set that `prepare`
     knows."""
-    split: SplitConfig = LeaveOneOut()
+    split: AnySplit = LeaveOneOut()
     """Which interactions are held out for validation and test."""
     encoder: BackboneConfig = TransformerConfig()
     """The encoder that all stages share."""
@@ -85,8 +94,8 @@ class RunConfig:
     set."""
     start_from: str | None = None
     """Warm start: an earlier run's folder (its last stage), or RUN/stages/NAME (that stage), whose
-    weights this run begins with; items of another vocabulary are matched by raw id. None: from
-    scratch."""
+    weights this run begins with; items of another vocabulary are matched by raw id, or served by
+    the projection of their vectors. None: from scratch."""
     ranker: RankerConfig | None = None
     """A ranker that only counts; None: the model ranks, after its last stage."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -108,6 +117,11 @@ class RunConfig:
                 f"evaluation.metrics has {lists[0]}, a metric of one recommended list a user, but "
                 "split.target=successive asks after several histories of a user; choose another "
                 "target, or leave the metric out"
+            )
+        if "cold" in self.evaluation.candidates and not isinstance(self.split, ColdItems):
+            raise InputError(
+                f"evaluation.candidates has cold, but split is {type(self.split).__name__}, which "
+                "holds out no items; set split=ColdItems, or leave cold out"
             )
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):

@@ -108,7 +108,7 @@ def execute(
     stages = stage_parts(run_parts, accelerator) if config.ranker is None else []
     transfers: list[TransferReport] = []
     if source is not None:
-        source.check(config, run_parts.corpus.fingerprint)
+        source.check(config, run_parts.corpus)
         transfers = [
             source.fill(stage.model, run_parts.corpus, options.data_root) for stage in stages
         ]
@@ -174,6 +174,6 @@ def mirror_of(path: Path, options: RunOptions) -> Mirror | None:
 
 def _build_counting_ranker(config: RankerConfig, run_parts: RunParts) -> TrainingResult:
     started = time.monotonic()
-    ranker = config.build(run_parts.corpus, run_parts.split)
+    ranker = config.build(run_parts.events, run_parts.split)
     cost = CostRecord(parameters=0, seconds=time.monotonic() - started)
     return TrainingResult(ranker=ranker, cost=cost)

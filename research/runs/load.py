@@ -37,13 +37,14 @@ def load_run(
     same_ids = "the same ids would mean other items"
     check_fingerprint(run_parts.corpus, record.fingerprint, path, same_ids)
     if config.ranker is not None:
-        return run_parts, config.ranker.build(run_parts.corpus, run_parts.split)
+        return run_parts, config.ranker.build(run_parts.events, run_parts.split)
     accelerator = make_accelerator(device=device)
     stage = config.stages[-1]
     checkpoint_folder = final_checkpoint(
         RunFolder(path, writes=False), stage.name, run_parts.corpus.fingerprint, str(path)
     )
-    check_size(config.encoder, run_parts.corpus.num_items, checkpoint_folder / "model.safetensors")
+    num_embeddings = config.items.num_embeddings(run_parts.corpus.num_items)
+    check_size(config.encoder, num_embeddings, checkpoint_folder / "model.safetensors")
     model = run_parts.model(stage, run_parts.components()).to(accelerator.device)
     checkpoint.load_weights(checkpoint_folder, model)
     objective = ranking_objective(stage, model)
@@ -86,12 +87,14 @@ def check_tested(path: Path, config: RunConfig, summary: RunSummary) -> None:
     )
 
 
-def check_size(encoder: BackboneConfig, num_items: int, weights: Path) -> None:
+def check_size(encoder: BackboneConfig, num_embeddings: int, weights: Path) -> None:
     """Raise `InputError` when the file `weights` is too small for the encoder of the config.
+
+    `num_embeddings` is the number of items that have an embedding of their own.
 
     It is checked before the model is built: an untrusted config could ask for any amount of memory.
     """
-    num_parameters = encoder.num_parameters(num_items)
+    num_parameters = encoder.num_parameters(num_embeddings)
     # A number takes at least two bytes.
     if 2 * num_parameters > weights.stat().st_size:
         raise InputError(

@@ -16,8 +16,10 @@ from accelerate import Accelerator
 from research.config import hash_of
 from research.data.batch import fields_of
 from research.data.catalogue import Catalogue
+from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.loader import Loader
+from research.data.split_config import split_corpus
 from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
 from research.distributed.activity import ACTIVITY
@@ -27,6 +29,7 @@ from research.evaluation.candidates import (
     CandidateSet,
     read_candidates,
 )
+from research.evaluation.cold_candidates import ColdCandidates
 from research.evaluation.list_metrics import OF_ATTRIBUTES
 from research.evaluation.list_table import ListTable
 from research.evaluation.lists import list_table
@@ -58,6 +61,8 @@ class RunParts:
     catalogue: Catalogue
     shard: RankingShard = RankingShard()
     """Which share of the questions this process ranks; by default all of them."""
+    arranged: Corpus | None = None
+    """The corpus in the order that the split's ranges are of; None: `corpus` itself."""
 
     @staticmethod
     def of(config: RunConfig, data_root: str) -> RunParts:
@@ -69,8 +74,14 @@ class RunParts:
         corpus = open_corpus(config.corpus, data_root)
         corpus.verify()
         check_metrics(config.evaluation.metrics, corpus)
-        split = config.split.split(corpus)
-        return RunParts(config, corpus, split, Catalogue.of(corpus, split))
+        arranged, split = split_corpus(config.split, corpus)
+        catalogue = Catalogue.of(arranged, split)
+        return RunParts(config, corpus, split, catalogue, arranged=arranged)
+
+    @property
+    def events(self) -> Corpus:
+        """The corpus as the ranges of the split mean it."""
+        return self.corpus if self.arranged is None else self.arranged
 
     @property
     def num_test_users(self) -> int:
@@ -100,9 +111,12 @@ class RunParts:
             if kind == "full":
                 sets.append(AllItems())
                 continue
+            if kind == "cold":
+                sets.append(self._cold_candidates(part))
+                continue
             sets.append(
                 sample_candidates(
-                    self.corpus,
+                    self.events,
                     held_out,
                     "uniform" if kind == "uniform" else "popularity",
                     int(number),
@@ -113,8 +127,17 @@ class RunParts:
             )
         if config.negatives_file is not None:
             path = Path(os.path.expanduser(config.negatives_file))
-            sets.append(read_candidates(path, self.corpus, held_out, config.seen))
+            sets.append(read_candidates(path, self.events, held_out, config.seen))
         return sets
+
+    def _cold_candidates(self, part: str) -> ColdCandidates:
+        assert isinstance(self.config.split, ColdItems), "RunConfig has checked it"
+        if part != "test":
+            raise InputError(
+                "evaluation.candidates has cold, but the validation part asks for items that are "
+                "trained on; rank it with --candidates full"
+            )
+        return ColdCandidates(self.config.split.items(self.corpus))
 
     def test_candidate_sets(self) -> list[CandidateSet]:
         """The candidate sets of the test part; none if the config leaves it alone.
@@ -142,7 +165,7 @@ class RunParts:
         held_out = self.split.test if part == "test" else self.split.validation
         return rank_tables(
             ranker,
-            self.corpus,
+            self.events,
             held_out,
             self.candidate_sets(held_out, part) if sets is None else sets,
             seen=self.config.evaluation.seen,
@@ -175,7 +198,7 @@ class RunParts:
         held_out = self.split.test if part == "test" else self.split.validation
         return list_table(
             ranker,
-            self.corpus,
+            self.events,
             held_out,
             int(max(parse_metric(name)[1] for name in names)),
             seen=self.config.evaluation.seen,
@@ -219,7 +242,7 @@ class RunParts:
         ) -> Loader:
             windows = rule.windows(self.split.training, length)
             return Loader(
-                self.corpus,
+                self.events,
                 windows,
                 stage.batches,
                 length=length,

@@ -14,7 +14,13 @@ from pathlib import Path
 from torch import Tensor
 
 from research.checkpoint import files as checkpoint
-from research.checkpoint.transfer import RowMatch, TransferReport, transfer_weights
+from research.checkpoint.transfer import (
+    ATTRIBUTE_ROWS,
+    ITEM_ROWS,
+    RowMatch,
+    TransferReport,
+    transfer_weights,
+)
 from research.config import from_json, packages_of
 from research.data.corpus import Corpus
 from research.errors import InputError
@@ -45,6 +51,8 @@ class WarmStart:
     """Fingerprint of the corpus that the item ids of the weights belong to."""
     content: str
     """SHA-256 of the weights; nothing else of a warm start goes into the run hash."""
+    vector_encoder: str | None = None
+    """Name of the encoder that made the vectors of the items; None: its corpus names none."""
 
     @property
     def record(self) -> StartRecord:
@@ -60,10 +68,12 @@ class WarmStart:
         """Fill the model of a stage from these weights; returns which parameters were filled.
 
         If `corpus` is not the one that the weights were trained on, rows of items and of attributes
-        are matched by raw name. `InputError` where a shape does not fit.
+        are matched by raw name; weights without such rows, as of vectors alone, need no names.
+        `InputError` where a shape does not fit.
         """
         weights: dict[str, Tensor] = checkpoint.read_weights(self.weights)
-        if self.fingerprint == corpus.fingerprint:
+        has_rows = any(name.endswith((*ITEM_ROWS, *ATTRIBUTE_ROWS)) for name in weights)
+        if self.fingerprint == corpus.fingerprint or not has_rows:
             return transfer_weights(weights, model, source=self.source)
         old_corpus = self.corpus(data_root)
         return transfer_weights(
@@ -74,15 +84,22 @@ class WarmStart:
             attributes=RowMatch.of(list(old_corpus.attribute_names), list(corpus.attribute_names)),
         )
 
-    def check(self, config: RunConfig, fingerprint: str) -> None:
+    def check(self, config: RunConfig, corpus: Corpus) -> None:
         """Raise `InputError` when a run cannot start from this stage.
 
-        `config` and `fingerprint` (of the corpus) are the run's. It cannot when its encoder would
-        compute something else from the same weights, or when it splits the same corpus differently:
-        the weights would have been trained on held-out items.
+        `config` and `corpus` are the run's. It cannot when its encoder would compute something else
+        from the same weights, when another encoder made the vectors of its items, or when it splits
+        the same corpus differently: the weights would have been trained on held-out items.
         """
         self._check_encoder(config)
-        if self.fingerprint == fingerprint and self.config.split != config.split:
+        encoders = (self.vector_encoder, corpus.vector_encoder)
+        if config.items.vectors != "none" and None not in encoders and encoders[0] != encoders[1]:
+            raise InputError(
+                f"{self.argument} {self.source} has learned from vectors of {encoders[0]!r}, but "
+                f"those of corpus {corpus.name} are of {encoders[1]!r}, whose numbers mean "
+                "something else; prepare it with vectors of the same encoder"
+            )
+        if self.fingerprint == corpus.fingerprint and self.config.split != config.split:
             raise InputError(
                 f"{self.argument} {self.source} was trained on {self.config.split}, but this run's "
                 f"split is {config.split}: the weights were trained on items that it holds out; "
@@ -162,6 +179,7 @@ def find_warm_start(
     weights = final_checkpoint(reader, name, record.fingerprint, f"{argument} {path}")
     content = checkpoint.read_state(weights, record.fingerprint)["sha256"]
     assert isinstance(content, dict), "read_state has checked it"
+    encoder = record.dataset.options.get("vector_encoder")
     return WarmStart(
         argument=argument,
         folder=folder,
@@ -170,6 +188,7 @@ def find_warm_start(
         weights=weights,
         fingerprint=record.fingerprint,
         content=str(content.get("model.safetensors")),
+        vector_encoder=None if encoder is None else str(encoder),
     )
 
 

@@ -74,7 +74,7 @@ def estimate_cost(config: RunConfig, data_root: str, accelerator: Accelerator) -
     run_parts = RunParts.of(config, data_root)
     if config.ranker is not None:
         started = time.monotonic()
-        ranker = config.ranker.build(run_parts.corpus, run_parts.split)
+        ranker = config.ranker.build(run_parts.events, run_parts.split)
         built = time.monotonic() - started
         evaluation = built + sum(_ranking_seconds(run_parts, ranker, counts=True))
         return CostEstimate({}, evaluation, peak_memory.bytes())

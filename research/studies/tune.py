@@ -18,6 +18,7 @@ from rich.table import Table
 
 from research.console import plain_console
 from research.data.corpus import Corpus
+from research.data.split_config import split_corpus
 from research.data.splits import LeaveOneOut
 from research.distributed.collectives import Processes
 from research.errors import InputError
@@ -156,7 +157,7 @@ def check_validation(tuning: Tuning, cell: str, corpora: Mapping[str, Corpus]) -
             "training rows, so that they can choose no trial; set it to False"
         )
     for name, corpus in corpora.items():
-        if len(base.split.split(corpus).validation) == 0:
+        if len(split_corpus(base.split, corpus)[1].validation) == 0:
             raise InputError(
                 f"cell {cell}: its split holds nothing out for validation on {name}, so that "
                 f"trials have no {tuning.metric} to be chosen by; choose another split"

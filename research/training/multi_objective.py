@@ -233,6 +233,10 @@ class MultiObjectiveModel(nn.Module):
 
     def forward(self, inputs: StepInputs, *, measured: bool = False) -> dict[str, LossSum]:
         """Return each objective's loss on the inputs, by key; with `measured` its accuracy too."""
+        with self.encoder.item_table.one_step():
+            return self._losses(inputs, measured)
+
+    def _losses(self, inputs: StepInputs, measured: bool) -> dict[str, LossSum]:
         encoded: list[Tensor] = [
             self.encoder(encoding.packed, causal=encoding.causal, read_P=encoding.read_P)
             for encoding in inputs.encodings

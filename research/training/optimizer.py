@@ -130,7 +130,7 @@ def held_by_updates(config: OptimizerConfig, module: nn.Module) -> int:
         if isinstance(part, ItemTable) and config.item_rows == "touched"
     ]
     total = (1 + moments) * sum(parameter.nbytes for parameter in learning)
-    return total - sum(table.nbytes for table in sparse if table.requires_grad)
+    return total - sum(table.nbytes for table in sparse if table is not None)
 
 
 def set_rate(

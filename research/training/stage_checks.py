@@ -7,6 +7,7 @@ from research.data.catalogue import Catalogue
 from research.data.splits import Split
 from research.errors import InputError
 from research.model.backbone import BackboneConfig, check_direction
+from research.model.item_table import ItemTable
 from research.objectives.base import Corruption, Objective
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
@@ -30,6 +31,13 @@ def check_objectives(
             )
         check_direction(model.encoder.config, causal=corruption.causal, asker=asker)
         check_fields_read(model.encoder.config, corruption.fields, asker)
+        own_tables = [module for module in part.modules() if isinstance(module, ItemTable)]
+        if model.encoder.item_table.projection is not None and own_tables:
+            raise InputError(
+                f"{asker} scores by a table of its own (head.table is 'own'), which knows no "
+                "vectors, but items.vectors is on; use the encoder's table ('tied'), or set "
+                "items.vectors to none"
+            )
         if part.couples_rows == "states" and stage.batches.micro_batches > 1:
             raise InputError(
                 f"{asker} compares the states of all rows of a step, so a step cannot be cut: "

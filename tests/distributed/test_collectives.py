@@ -72,8 +72,9 @@ def launch_all(folder: Path) -> None:
     histories += [[12, 13, 14, 12, 13, 14], [14, 13, 12, 13], [13, 12, 14, 13, 12]]
     attributes = [[item % 3, 3 + item % 2] for item in range(12)] + [[], [], []]
     write_histories(
-        folder / "corpus", histories, num_items=15, attributes=attributes, num_attributes=5
-    )
+        folder / "corpus", histories, num_items=15, attributes=attributes, num_attributes=5,
+        vectors=np.random.default_rng(5).normal(size=(15, 3)),
+    )  # fmt: skip
     write_histories(folder / "other", [*histories, [0, 1, 2, 3]], num_items=15)
     parts = [f"{world}={stop}" for world, stop in zip(WORLDS, STOPS, strict=True)]
     launch(folder, parts, {} if GPUS > 1 else NO_GPU)

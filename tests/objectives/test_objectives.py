@@ -50,6 +50,7 @@ from tests.support.objective_cases import (
     OUTSIDE_WINDOW,
     POPULAR,
     ROWS,
+    VECTORS,
 )
 from tests.support.synthetic import batch_of, catalogue_of, encoder_of, randomize_parameters
 
@@ -63,6 +64,7 @@ def catalogue() -> Catalogue:
         held_out=[[11, 7], [3], [], [], [5, 6]],
         attributes=ATTRIBUTES,
         num_attributes=NUM_ATTRIBUTES,
+        vectors=VECTORS,
     )
 
 

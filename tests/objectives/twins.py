@@ -15,6 +15,7 @@ from research.objectives.base import ObjectiveConfig
 from research.objectives.cloze import Cloze, ClozeConfig
 from research.objectives.losses import FullSoftmax, ItemLossConfig
 from research.objectives.map import MAP, MAPConfig
+from research.objectives.masked_vector import MaskedVector, MaskedVectorConfig
 from research.objectives.mip import MIP, MIPConfig
 from research.objectives.next_item import NextItem, NextItemConfig
 from research.objectives.sp import SP, SPConfig
@@ -35,6 +36,8 @@ def losses_of_window(
         return losses_of_segment(config, module, catalogue, window, user, state)
     if isinstance(config, (AAPConfig, MAPConfig)):
         return losses_of_attributes(config, module, catalogue, window, state)
+    if isinstance(config, MaskedVectorConfig):
+        return losses_of_vectors(config, module, catalogue, window, state)
     assert isinstance(config, (NextItemConfig, ClozeConfig, MIPConfig))
     return losses_of_items(config, module, catalogue, window, user, state)
 
@@ -96,6 +99,29 @@ def losses_of_attributes(
         if asked and (own or config.count_bare_items):
             projected_D = dense(hidden_LD[place], head.dense)
             losses.append(reference.attribute_loss(projected_D, rows, own))
+    return losses
+
+
+def losses_of_vectors(
+    config: MaskedVectorConfig, module: MultiObjectiveModel, catalogue: Catalogue,
+    window: list[int], state: int,
+) -> list[Tensor]:  # fmt: skip
+    """One loss a masked item: 1 less the cosine of the predicted and the standardized vector."""
+    objective, encoder = module.objectives["only"], module.encoder
+    assert isinstance(objective, MaskedVector)
+    assert catalogue.item_vectors is not None
+    length = encoder.config.length
+    seen, picked = reference.mask_items(
+        config.corruption, window, state, catalogue.num_items, length
+    )
+    hidden_LD = reference.encode(encoder, seen, causal=False)
+    losses = []
+    for place in picked:
+        raw_E = torch.tensor(catalogue.item_vectors[window[-length:][place]].tolist()).double()
+        true_E = (raw_E - objective.vectors.mean) / objective.vectors.deviation
+        predicted_E = dense(hidden_LD[place], objective.dense)
+        norms = (predicted_E**2).sum().sqrt() * (true_E**2).sum().sqrt()
+        losses.append(1 - (predicted_E * true_E).sum() / norms)
     return losses
 
 

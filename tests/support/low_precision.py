@@ -20,7 +20,7 @@ from research.objectives.in_batch_softmax import InBatchSoftmax
 from research.objectives.mixed_softmax import MixedSoftmax
 from research.objectives.next_item import NextItemConfig
 from research.training.multi_objective import MultiObjectiveModel
-from tests.support.objective_cases import ATTRIBUTES, ITEMS, LENGTH, NUM_ATTRIBUTES, ROWS
+from tests.support.objective_cases import ATTRIBUTES, ITEMS, LENGTH, NUM_ATTRIBUTES, ROWS, VECTORS
 from tests.support.synthetic import batch_of, catalogue_of, randomize_parameters
 
 LOW_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,6 +47,7 @@ def two_layer_model(
         held_out=[[11, 7], [3], [], [], [5, 6]],
         attributes=ATTRIBUTES,
         num_attributes=NUM_ATTRIBUTES,
+        vectors=VECTORS,
     )
     shared = ModelComponents(sizes, catalogue, 0)
     parts = {name: each.build(shared, 0) for name, each in objectives.items()}

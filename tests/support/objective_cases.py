@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from research.data.negatives import NegativesConfig
 from research.objectives.aap import AAPConfig
 from research.objectives.base import ObjectiveConfig
@@ -17,6 +19,7 @@ from research.objectives.losses import (
     SampledSoftmax,
 )
 from research.objectives.map import MAPConfig
+from research.objectives.masked_vector import MaskedVectorConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mip import MIPConfig
 from research.objectives.next_item import NextItemConfig
@@ -30,6 +33,7 @@ ROWS = [[0, 1, 2, 3, 4, 5, 6, 0], [7], [], [8, 0], [2, 2, 9]]
 # Attributes by item: items 3, 7 and 10 have none, item 2 has all that occur; attribute 1 does not.
 ATTRIBUTES = [[0], [2, 3], [0, 2, 3, 4], [], [4], [0, 4], [2], [], [3], [0, 3], [], [2, 4]]
 NUM_ATTRIBUTES = 5
+VECTORS = np.random.default_rng(11).normal(size=(ITEMS, 3))
 POPULAR = NegativesConfig(distribution="popularity")
 FREE = NegativesConfig(exclude="nothing")
 MASKED = MaskItems(rate=0.4, random_share=0.1, keep_share=0.1, mask_last_share=0.5)
@@ -134,6 +138,7 @@ CASES: dict[str, ObjectiveConfig] = {
     "MIP, sampled softmax with the mask, log q": MIPConfig(
         corruption=MASKED, loss=SampledSoftmax(number=4, log_q=True, negatives=OUTSIDE_WINDOW)
     ),
+    "masked vector": MaskedVectorConfig(corruption=MASKED),
     "SP": SPConfig(),
     "SP, squashed": SPConfig(inner_sigmoid=True),
     "SP, alone": SPConfig(corruption=CutSegment(placement="alone")),

@@ -242,7 +242,22 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
     "attributes read": (
         stage("train", {key: SIX[key] for key in ("next", "mip", "map")}),
     ),
+    # Two rows a batch have fewer tokens than the catalogue has items, five rows may have more.
+    "vectors beside ids": (
+        stage("train", {key: SIX[key] for key in ("cloze", "next")}, rank_by="next"),
+    ),
+    "vectors alone": (
+        stage(
+            "train", {"next": NextItemConfig(loss=SampledSoftmax(number=4))}, steps=40,
+            batches=BatchConfig(sequences_per_batch=2),
+        ),
+    ),
 }  # fmt: skip
+ITEMS = {
+    "attributes read": ItemTableConfig(attributes=True),
+    "vectors beside ids": ItemTableConfig(vectors="beside"),
+    "vectors alone": ItemTableConfig(vectors="alone", projection_width=6),
+}
 # Cases with four micro-batches, by the case that they repeat; with five rows some are empty.
 CUT = {
     "all six, cut": "all six",
@@ -266,7 +281,7 @@ def configs(corpus: Path) -> dict[str, RunConfig]:
         name: RunConfig(
             corpus=str(corpus),
             encoder=RECURRENT if name == "recurrent" else SIZES,
-            items=ItemTableConfig(attributes=name == "attributes read"),
+            items=ITEMS.get(name, ItemTableConfig()),
             stages=stages,
             evaluation=EvaluationConfig(candidates=("full", "uniform-3", "popularity-3")),
         )
@@ -303,13 +318,15 @@ class Recording:
         (found,) = (
             (name, module)
             for name, module in self.built
-            if {id(each) for each in module.parameters()} == given
+            if {id(each) for each in module.parameters() if each.requires_grad} == given
         )
         name, module = found
         number = self.steps.get(name, 0)
         if self.stop_at == f"{name}:{number}":
             raise Stopped
         for key, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
             assert parameter.grad is not None, f"{name}, step {number}: {key} takes no part"
             if number == 0:
                 self.gradients[f"{name}/{key}"] = parameter.grad.detach().cpu().clone()

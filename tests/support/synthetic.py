@@ -57,8 +57,12 @@ def write_histories(
     attributes: Histories | None = None,
     num_attributes: int = 3,
     item_names: Sequence[str] | None = None,
+    vectors: np.ndarray | None = None,
+    encoder: str | None = None,
 ) -> Corpus:
     """Write a corpus of histories of dense ids.
+
+    `vectors` [V, E] are those of the items, made by `encoder`; None: they have none.
 
     The raw id of user u is `u<u>`, that of attribute a is `a<a>`, and that of item v is `i<v>` or
     the v-th of `item_names`. Without `timestamps` the n-th event of a user is at second n. Without
@@ -80,8 +84,9 @@ def write_histories(
         item_names=Names.from_strings(item_names or [f"i{item}" for item in range(num_items)]),
         attribute_names=Names.from_strings([f"a{each}" for each in range(num_attributes)]),
         item_titles=None,
-        options={},
+        options={} if encoder is None else {"vector_encoder": encoder},
         report={},
+        item_vectors=None if vectors is None else vectors.astype(np.float32),
     )
 
 
@@ -124,10 +129,11 @@ def catalogue_of(
     held_out: Histories | None = None,
     attributes: Histories | None = None,
     num_attributes: int = 0,
+    vectors: np.ndarray | None = None,
 ) -> Catalogue:
     """Return the catalogue of training histories, which are followed by each user's held-out items.
 
-    `attributes` has a list for each item; without it items have none.
+    `attributes` has a list for each item, `vectors` [V, E] a row; without them items have none.
     """
     held_out = [[] for _ in histories] if held_out is None else held_out
     wholes = [[*known, *hidden] for known, hidden in zip(histories, held_out, strict=True)]
@@ -148,6 +154,7 @@ def catalogue_of(
         attribute_ids=torch.from_numpy(flat(attributes)),
         training=replace(whole, ranges=Ranges(users, bounds[:-1], bounds[:-1] + known)),
         full_histories=whole,
+        item_vectors=None if vectors is None else vectors.astype(np.float32),
     )
 
 

@@ -9,6 +9,7 @@ from research.data.preparation.times import TimeUnit
 
 Duplicates = Literal["keep", "exact", "first", "last"]
 Missing = Literal["error", "drop"]
+MissingVectors = Literal["error", "mean", "zero"]
 MISSING_WORDS = (
     *("", "nan", "NaN", "NAN", "null", "Null", "NULL", "None", "none", "NONE", "\\N"),
     *("NA", "N/A", "n/a", "<NA>", "#N/A", "NaT"),
@@ -88,3 +89,16 @@ class PrepareConfig:
     numeric_bins: int = 0
     """Number of quantile bins of attribute columns that hold numbers alone; 0: each number is a
     value, as it is written."""
+    item_vectors: str | None = None
+    """File with a vector of each item, such as an embedding of its text or image: `.npz` (arrays
+    ids and vectors), Parquet (a column of ids and one of lists), or `X.npy` with the ids in
+    `X.ids.txt`, one a line. None: items have no vectors."""
+    missing_vectors: MissingVectors = "error"
+    """Items that the file of vectors lacks: an error, or they have the mean of its vectors, or
+    zeros."""
+    vector_only_items: bool = False
+    """Whether items of the file of vectors without events become items of the corpus, so that they
+    can be recommended."""
+    vector_encoder: str | None = None
+    """Name of the encoder that made the vectors; a run starts from another corpus's by its vectors
+    only where both name the same one, or one of them names none."""

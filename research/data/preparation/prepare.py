@@ -30,11 +30,7 @@ from research.data.preparation.datasets import DATASETS, with_name_of, with_opti
 from research.data.preparation.diginetica import diginetica_source
 from research.data.preparation.download import ARCHIVES, check_pinned, checksum, fetch
 from research.data.preparation.events import Events, Source
-from research.data.preparation.filters import (
-    filter_rows,
-    renumber,
-    time_warnings,
-)
+from research.data.preparation.filters import filter_rows, renumber, time_warnings
 from research.data.preparation.integer_text import (
     pairs_source,
     s3rec_source,
@@ -49,6 +45,11 @@ from research.data.preparation.parquet_files import parquet_source
 from research.data.preparation.raw_tables import ColumnNames
 from research.data.preparation.tables import columns_about_items
 from research.data.preparation.times import TimeUnit
+from research.data.preparation.vector_files import (
+    check_vector_options,
+    files_of_vectors,
+    vectors_of_items,
+)
 from research.errors import InputError
 
 FORMATS = ("movielens", "s3rec", "pairs", "atomic", "csv", "parquet", "jsonl")
@@ -59,7 +60,7 @@ SYNTAX = ("delimiter", "header", "quotes", "quoted_newlines")
 _KEY_ALONE = (*SYNTAX, "items_column")
 # Options that do not enter the fingerprint: the content of the files changes a corpus, but not
 # where they are.
-_NOT_FINGERPRINTED = ("raw", "attributes", "items_file", *_KEY_ALONE)
+_NOT_FINGERPRINTED = ("raw", "attributes", "items_file", "item_vectors", *_KEY_ALONE)
 # Options that always enter the fingerprint, even at their defaults, so that corpora keep the
 # fingerprints they have from before there were other options.
 _ALWAYS_FINGERPRINTED = (
@@ -144,7 +145,7 @@ def prepare_source(
     _check(config)
     files = [
         {"name": path.name, "bytes": path.stat().st_size, "md5": checksum(path, "md5")}
-        for path in source.files
+        for path in (*source.files, *files_of_vectors(config))
     ]
     options = options_of(config)
     key_content = {"format": FORMAT_VERSION, "options": options, "files": files}
@@ -234,6 +235,7 @@ def _check(config: PrepareConfig) -> None:
     ):
         if value not in allowed:
             raise InputError(f"{option} {value!r}; allowed: {', '.join(allowed)}.")
+    check_vector_options(config)
     if config.min_rating is not None and not math.isfinite(config.min_rating):
         raise InputError(f"min_rating {config.min_rating}: must be finite.")
 
@@ -298,6 +300,11 @@ def _write(
     timestamps = None if events.timestamps is None else events.timestamps[rows]
     user_names = [events.user_names[code] for code in user_codes.tolist()]
     item_names = [events.item_names[code] for code in item_codes.tolist()]
+    vectors = None
+    if config.item_vectors is not None:
+        vectors = vectors_of_items(item_names, config)
+        item_names += vectors.further_items
+        report["vectors"] = vectors.notes
     descriptions = ItemDescriptions() if events.describe is None else events.describe(item_names)
     report |= descriptions.notes
     warnings = [*events.warnings, *descriptions.warnings]
@@ -328,6 +335,7 @@ def _write(
         item_titles=None if titles is None else Names.from_strings(titles),
         options=options,
         report=report,
+        item_vectors=None if vectors is None else vectors.vectors_VE,
     )
 
 
