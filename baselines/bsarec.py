@@ -1,7 +1,7 @@
 """BSARec (Shin et al. 2024, arXiv 2312.10325): every prefix is a row, whose last state is trained.
 
 Sources: the authors' code and its log of Amazon Beauty (yehjin-shin/BSARec), and, for the other
-data sets, the job files of its reproduction (Janhutter/BSARec, `generate_hparams.py`). The loss is
+data sets, the job files of its reproduction (Janhutter/BSARec). The loss is
 the full softmax at the item after each prefix of a user's newest 50 training items; the prefix is
 the input, read bidirectionally. Published test HR@10 / NDCG@10 on S3-Rec's Beauty are .1008 / .0611
 (the authors' log, one seed) and .1002 / .0610 (RecBoard, MTandHJ, mean of five seeds).
