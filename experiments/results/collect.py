@@ -1,0 +1,117 @@
+"""Keep what finished runs have shown: `python -m experiments.results.collect runs/leaderboard ...`
+
+Each folder is a run's, or holds runs as STUDY/DATASET/CELL/SEED anywhere below it. A run that has
+been collected before is written anew; one with another run hash under the same names replaces it,
+which is said. Runs that have not finished, and trials whose test part is never ranked, are named
+and left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.results.lines import FOLDER, ResultLine, Value, file_of, read_lines, write_lines
+from research.errors import InputError
+from research.evaluation.metrics import of_ranks, per_user
+from research.report.records import read_tables
+from research.runs.load import records_of
+from research.storage.records import Provenance, RunRecord, RunSummary
+
+
+def line_of(run: Path) -> ResultLine | None:
+    """The line of a finished run's folder; None: its test part is never ranked.
+
+    Raises `InputError` where the run has not finished, where its folder is not named
+    STUDY/DATASET/CELL/SEED, and where it does not say when and by which command it was begun.
+    """
+    record, summary = records_of(run)
+    if not summary.test:
+        return None
+    study, dataset, cell, seed = run.resolve().parts[-4:]
+    if not seed.isdigit():
+        raise InputError(
+            f"{run} is not named STUDY/DATASET/CELL/SEED, of which the line's names are taken; "
+            "give folders as `study` and `run --study NAME --cell CELL` name them"
+        )
+    begun = next(iter(record.provenance), Provenance())
+    if begun.begun is None or begun.command is None or begun.machine is None:
+        raise InputError(f"{run}/config.json does not say when and how the run was begun")
+    table = read_tables(run)["full"]
+    metrics = {}
+    for name in of_ranks(tuple(summary.test["full"])):
+        values = per_user(table, name, record.ties)[1]
+        error = float(values.std(ddof=1) / np.sqrt(len(values)))
+        metrics[name] = Value(mean=float(values.mean()), standard_error=error)
+    return ResultLine(
+        dataset=dataset,
+        cell=cell,
+        seed=int(seed),
+        study=study,
+        protocol=table.protocol,
+        fingerprint=record.fingerprint,
+        hash=record.hash,
+        metrics=metrics,
+        validation=dict(summary.val),
+        users=summary.users.evaluated,
+        seconds=summary.cost.seconds,
+        tokens=summary.cost.items,
+        parameters=summary.cost.parameters,
+        machine=begun.machine,
+        commit=begun.commit,
+        clean=begun.clean,
+        date=begun.begun[:10],
+        command=begun.command,
+    )
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders at or below `folder`, sorted; `InputError` if there is none."""
+    runs = sorted(path.parent for path in folder.rglob(RunRecord.FILE))
+    if not runs:
+        raise InputError(f"{folder} has no run: no {RunRecord.FILE} at it or below it")
+    return runs
+
+
+def collect(runs: Iterable[Path], folder: Path = FOLDER) -> list[str]:
+    """Write the lines of finished runs into `folder`; return what to say of them, a line each."""
+    messages, new = [], dict[str, list[ResultLine]]()
+    for run in runs:
+        if not (run / RunSummary.FILE).is_file():
+            messages.append(f"left out, as it has not finished: {run}")
+            continue
+        line = line_of(run)
+        if line is None:
+            messages.append(f"left out, as its test part is never ranked: {run}")
+            continue
+        new.setdefault(line.dataset, []).append(line)
+    for dataset, lines in new.items():
+        path = file_of(dataset, folder)
+        kept = {line.key: line for line in (read_lines(path) if path.is_file() else [])}
+        for line in lines:
+            before = kept.get(line.key)
+            if before is not None and before.hash != line.hash:
+                names = f"{dataset}, {line.cell}, seed {line.seed}"
+                messages.append(f"replaced a line of another run hash: {names}")
+            kept[line.key] = line
+        write_lines(kept.values(), path)
+        messages.append(f"{path}: {len(lines)} of its {len(kept)} lines written")
+    return messages
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Collect the runs of the folders that the command line names."""
+    if not arguments:
+        raise SystemExit("give one folder of runs or more, such as runs/leaderboard")
+    try:
+        runs = [run for folder in arguments for run in runs_below(Path(folder))]
+        print("\n".join(collect(runs)))
+    except InputError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
