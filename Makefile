@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test test-long faults fuzz lint types docs check clean
+.PHONY: install quickstart test test-long faults fuzz lint types docs results check clean
 
 install: $(STAMP)
 
@@ -45,6 +45,10 @@ types: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+# The tables of README.md and docs/results.md and their pictures, of the lines in experiments/results/.
+results: $(STAMP)
+	$(BIN)/python -m experiments.results.pages
 
 check: test test-long lint types
 
