@@ -6,14 +6,19 @@ that it ranked, and `show` and reports write them beside the figures.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from research.data.corpus import Corpus
 from research.data.findings import percent, share_of
-from research.data.held_out import HeldOut, Ranges
 from research.data.tied_times import FinerTimes
 from research.storage.evaluation_records import QuestionsRecord
+
+# `show` writes the line, and of a corpus it shows without importing torch.
+if TYPE_CHECKING:
+    from research.data.held_out import HeldOut, Ranges
 
 Mask = NDArray[np.bool_]
 

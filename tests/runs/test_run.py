@@ -166,7 +166,8 @@ def test_a_summary_says_what_was_done(corpus: Corpus, tmp_path: Path) -> None:
     assert read_record(tmp_path / "run", RunSummary) == summary
     assert set(json.loads((tmp_path / "run" / "summary.json").read_text())) == {
         "status", "hash", "fingerprint", "protocol", "users", "best", "ties", "val", "test",
-        "lists", "missed_share", "popularity", "cost", "carried", "shared", "notes", "versions",
+        "lists", "missed_share", "questions", "popularity", "cost", "carried", "shared", "notes",
+        "versions",
     }  # fmt: skip
 
 

@@ -137,7 +137,9 @@ def test_every_run_tells_the_weights_of_all_objectives_of_its_study(tmp_path: Pa
     assert config["stages"]["train"]["weights"] == {"next": 1.0, "contrast": 0.0}
     counting = told(tmp_path, baselines.popularity.popularity())
     assert counting["objectives"] == {}
-    assert counting["model"] == {"kind": "PopularityConfig", "newest_share": 1.0}
+    assert counting["model"] == {
+        "kind": "PopularityConfig", "newest_share": 1.0, "newest_days": None,
+    }  # fmt: skip
 
 
 def test_what_a_cell_changes_is_told_from_the_studys_own_record(tmp_path: Path) -> None:
