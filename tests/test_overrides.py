@@ -229,7 +229,7 @@ def test_classes_are_named_anywhere() -> None:
     ("given", "message"),
     [
         ("split=GlobalTemporl", "split is 'GlobalTemporl'; did you mean GlobalTemporal?"),
-        ("split=x", "split is 'x'; allowed: GlobalTemporal, LeaveOneOut, UserHoldout"),
+        ("split=x", "split is 'x'; allowed: ColdItems, GlobalTemporal, LeaveOneOut, UserHoldout"),
         ("split=Sliding", "split is 'Sliding'; "),
         ("split=os:system", "split is 'os:system'; "),
         ("stages.0.windows=RunConfig", "stages.0.windows is 'RunConfig'; "),
@@ -400,7 +400,7 @@ def test_help_tells_each_fields_type_meaning_and_default(
 def test_help_names_the_classes_that_a_part_may_have(capsys: pytest.CaptureFixture[str]) -> None:
     help_text = help_of(capsys, TWO_STAGES)
     for part in (
-        "--split  LeaveOneOut | UserHoldout | GlobalTemporal\n",
+        "--split  LeaveOneOut | UserHoldout | GlobalTemporal | ColdItems\n",
         "--stages.1.windows  EveryPrefix | LastItems | ",
         "--stages.1.windows.stride  int | None\n",
         "--stages.1.objectives.next.weight  float\n    Weight among the stage's objectives. (def",

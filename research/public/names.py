@@ -13,7 +13,6 @@ from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.preparation.attach import attach_vectors
 from research.data.preparation.options import PrepareConfig
-from research.data.preparation.static_text import ENCODER as TEXT_ENCODER
 from research.data.preparation.static_text import embed_texts, embed_titles
 from research.data.splits import GlobalTemporal, LeaveOneOut, UserHoldout
 from research.data.windows import EveryPrefix, LastItems, Sliding
@@ -70,7 +69,6 @@ from research.training.schedule import ScheduleConfig
 __all__ = [
     "ASHA",
     "HSTU",
-    "TEXT_ENCODER",
     "TPE",
     "AAPConfig",
     "BatchConfig",
