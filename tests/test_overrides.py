@@ -229,7 +229,7 @@ def test_classes_are_named_anywhere() -> None:
     ("given", "message"),
     [
         ("split=GlobalTemporl", "split is 'GlobalTemporl'; did you mean GlobalTemporal or "),
-        ("split=x", "split is 'x'; allowed: GlobalTemporal, LeaveOneOut, TemporalCut, Timepoint"),
+        ("split=x", "split is 'x'; allowed: ColdItems, GlobalTemporal, LeaveOneOut, TemporalCut"),
         ("split=Sliding", "split is 'Sliding'; "),
         ("split=os:system", "split is 'os:system'; "),
         ("stages.0.windows=RunConfig", "stages.0.windows is 'RunConfig'; "),

@@ -127,8 +127,12 @@ class ItemTable(nn.Module):
 
     @contextmanager
     def one_step(self) -> Iterator[None]:
-        """A context of one forward pass, in which `rows` are computed at most once."""
-        self._keeps = True
+        """A context of one forward pass of training, in which `rows` are computed at most once.
+
+        What is computed without gradients in it, such as an accuracy, is not kept for ranking: an
+        update follows, and fused optimizers change parameters unnoticed by `_version`.
+        """
+        self._keeps, self._ranked = True, None
         try:
             yield
         finally:
@@ -137,19 +141,20 @@ class ItemTable(nn.Module):
     def rows(self) -> Tensor:
         """[V + masked, D]: all rows as they are looked up and scored, with their graph.
 
-        With a projection they are computed at each call, but once within `one_step`. Without
-        gradients they are computed in true fp32, and kept until parameters are filled or a lookup
-        with gradients, as each step of training begins with.
+        With a projection they are computed at each call, but once within `one_step`. For ranking,
+        without gradients and outside of it, they are computed in true fp32, and kept until
+        parameters are filled, or the next step or lookup with gradients.
         """
         if self.projection is None:
             assert self.weight is not None, "rows are embeddings, projected vectors, or both"
             return self.weight
         if self._kept is not None:
             return self._kept
-        if not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() or self._keeps):
             return self._rows_for_ranking(self.projection)
         rows_RD = self._computed_rows(self.projection)
-        self._kept = rows_RD if self._keeps else None
+        if self._keeps and torch.is_grad_enabled():
+            self._kept = rows_RD
         return rows_RD
 
     def lookup(self, ids: Tensor) -> Tensor:
@@ -278,7 +283,6 @@ class ItemTable(nn.Module):
     def _rows(self, ids: Tensor) -> Tensor:
         """[..., D]: the rows of `ids`, int64 of any shape."""
         if torch.is_grad_enabled():
-            # An update may follow, and fused optimizers change parameters unnoticed by `_version`.
             self._ranked = None
         if self.projection is None:
             return F.embedding(ids, self.rows(), sparse=self.touched_rows)
@@ -298,10 +302,10 @@ class ItemTable(nn.Module):
     def _needs_all(self, ids: Tensor) -> bool:
         """Whether all rows are there already, or are no more than those of `ids`.
 
-        Without gradients all are computed, once: a state then does not depend on which others are
-        encoded with it.
+        For ranking all are computed, once: a state then does not depend on which others are encoded
+        with it.
         """
-        has_all = self._kept is not None or not torch.is_grad_enabled()
+        has_all = self._kept is not None or not (torch.is_grad_enabled() or self._keeps)
         return has_all or ids.numel() > self.num_items
 
     def _projected(self, projection: VectorProjection, ids: Tensor) -> Tensor:

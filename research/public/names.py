@@ -13,7 +13,6 @@ from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
 from research.data.preparation.attach import attach_vectors
 from research.data.preparation.options import PrepareConfig
-from research.data.preparation.static_text import ENCODER as TEXT_ENCODER
 from research.data.preparation.static_text import embed_texts, embed_titles
 from research.data.splits import (
     AtQuantile,
@@ -90,7 +89,6 @@ __all__ = [
     "ASHA",
     "FMLP",
     "HSTU",
-    "TEXT_ENCODER",
     "TPE",
     "AAPConfig",
     "AtQuantile",

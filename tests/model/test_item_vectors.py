@@ -217,7 +217,12 @@ def test_ranking_computes_the_rows_once_until_a_parameter_changes(optimizer: str
         assert torch.equal(table.lookup(torch.tensor([2])), first[2:3])
     assert len(calls) == 1
     before = first.clone()
-    table.lookup(torch.tensor([1]))
+    with table.one_step():
+        table.lookup(torch.tensor([1]))
+        # The accuracy of a step, which comes before its update.
+        with torch.no_grad():
+            table.scores(torch.zeros(1, WIDTH), torch.tensor([[1, 2]]))
+            table.scores(torch.zeros(1, WIDTH))
     for parameter in table.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.ones_like(parameter)

@@ -18,7 +18,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError, optional_import
 from research.storage.atomic import replacing
 
-ENCODER = "wordllama l2_supercat 256"
+ENCODER = "wordllama 256"
 WEIGHTS = Path("weights") / "l2_supercat_256.safetensors"
 TOKENIZER = Path("tokenizers") / "l2_supercat_tokenizer_config.json"
 # The longest text in tokens; what follows is left out.
@@ -57,7 +57,7 @@ def embed_titles(corpus: Corpus, path: Path | str) -> Path:
     is not installed.
 
         >>> path = sf.embed_titles(corpus, "titles.npz")
-        >>> corpus = sf.attach_vectors(corpus, path, "data/corpora/films", encoder=sf.TEXT_ENCODER)
+        >>> corpus = sf.attach_vectors(corpus, path, "data/corpora/films", encoder="wordllama 256")
     """
     path = Path(path)
     if path.suffix != ".npz":
