@@ -62,7 +62,9 @@ class Row:
     """A cell of a data set."""
 
     cell: str
+    """What was run."""
     seeds: tuple[int, ...]
+    """The seeds of its lines."""
     means: dict[str, Mean]
     """By metric, those of `METRICS`."""
     seconds: float
@@ -70,6 +72,7 @@ class Row:
     command: str
     """The command of its first line."""
     published: tuple[Published, ...]
+    """What others report for it."""
 
 
 def published(folder: Path = FOLDER) -> tuple[Published, ...]:

@@ -474,8 +474,8 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
     message = command_error(capsys, "run", SASREC, "--out", tmp_path / "no", "split=GlobalTmporal")
     assert message == (
         "sixfold run: split is 'GlobalTmporal'; did you mean GlobalTemporal or "
-        "TemporalCut? (allowed: GlobalTemporal, LeaveOneOut, TemporalCut, TimepointLeaveOneOut, "
-        "UserHoldout)\n"
+        "TemporalCut? (allowed: ColdItems, GlobalTemporal, LeaveOneOut, TemporalCut, "
+        "TimepointLeaveOneOut, UserHoldout)\n"
     )
     assert not (tmp_path / "no").exists()
 
@@ -495,7 +495,7 @@ def test_a_run_is_given_classes_by_name_and_what_the_readme_says(
         ("nowhere.x", "nowhere.x: there is no module 'nowhere'; write package.module.function"),
         ("nowhere", "nowhere: there is no module 'nowhere'; write package.module.function"),
         ("./mine.py:cell", "there is no module './mine.py'; write package.module.function"),
-        ("../mine:cell", "there is no module '../mine'; write package.module.function"),
+        ("../zzz:mine", "there is no module '../zzz'; write package.module.function"),
         ("baselines..bce", "there is no module 'baselines.'; did you mean `sixfold run` with "),
         ("", "there is no module ''; write package.module.function"),
         ("experiments.quickstart:study", "is or returns a Study, not a RunConfig"),

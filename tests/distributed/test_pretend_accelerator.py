@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import baselines.s3rec
+from research.model.item_vectors import ItemVectors
 from research.randomness import fold
 from tests.support.accelerator_counts import (
     RANKING,
@@ -214,6 +215,10 @@ def test_every_objective_stays_on_the_device_and_waits_for_nothing(name: str) ->
     with pretended() as tally:
         model.to(device())
         inputs = inputs.to(device())
+        # Vectors of items are brought to the device once.
+        for part in model.modules():
+            if isinstance(part, ItemVectors):
+                part.table()
         tally.taken()
         loss = model(inputs)["only"]
         loss.total.backward()

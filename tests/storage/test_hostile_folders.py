@@ -279,6 +279,7 @@ def test_ranks_that_no_ranking_gives_are_refused(tmp_path: Path, ranks: list[flo
 def test_two_items_of_one_user_cannot_both_be_first(tmp_path: Path) -> None:
     table = table_of([1.0, 1.0, 3.0])
     table.user[1] = 0
+    table.history_length[1] = table.history_length[0]
     table.save(tmp_path / "t.npz")
     with pytest.raises(InputError, match="no ranking gives such ranks or counts"):
         RankTable.load(tmp_path / "t.npz")

@@ -47,6 +47,7 @@ def test_a_modules_last_word_means_all_of_it() -> None:
     assert targets(near_targets("popularity", "run")) == [
         "run baselines.popularity.popularity",
         "run baselines.popularity.recent",
+        "run baselines.popularity.pop_7_days",
     ]
     assert targets(near_targets("bert4rec", "study")) == ["study experiments.bert4rec"]
     assert targets(near_targets("losses", "run")) == ["study experiments.losses"]

@@ -128,6 +128,9 @@ def table_of(out: str, title: str = ", test") -> dict[str, list[str]]:
     for line in lines[head + 1 :]:
         if not line.strip() or not re.search(r"\s{2,}", line.strip()):
             break
+        if line.startswith(" "):
+            # The ends of intervals that are not even.
+            continue
         cell, *entries = re.split(r"\s{2,}", line.strip())
         rows[cell] = entries
     return rows
@@ -155,7 +158,7 @@ def test_a_study_runs_every_cell_with_every_seed(
     tables = [RankTable.load(job.folder / "ranks" / "test-full.npz") for job in jobs]
     for column, name in enumerate(("hr@10", "ndcg@10", "mrr")):
         mean = estimate(tables[2:], name).mean
-        assert rows["sasrec"][column].startswith(f"{mean:.4f} ±")
+        assert rows["sasrec"][column].startswith(f"{mean:.4f}")
     difference = compare(tables[2:], tables[:1], "ndcg@10").difference
     assert rows["sasrec"][3].startswith(f"{difference:+.4f}".replace("0.", "."))
     costs = table_of(out, "cost of a run")

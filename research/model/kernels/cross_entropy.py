@@ -121,14 +121,15 @@ def _loss_by_rows(
         states, targets = states_PD[part], targets_P[part]
         tile = buffer[: len(states)]
         logits = competing.logits(states, tile)
-        target_logits = logits.gather(1, targets[:, None])[:, 0] * weight
+        target_logits = logits.gather(1, targets[:, None])[:, 0]
         if bounded:
             sums = logits.exp_().sum(1)
-            total += (sums.log() - target_logits).sum(dtype=torch.float64)
+            losses = sums.log()
         else:
             largest = logits.amax(1)
             sums = logits.sub_(largest[:, None]).exp_().sum(1)
-            total += (sums.log() + largest - target_logits).sum(dtype=torch.float64)
+            losses = sums.log() + largest
+        total += losses.sub_(target_logits, alpha=weight).sum(dtype=torch.float64)
         if grads is not None:
             grads.add(part, competing, states, logits, sums, tile)
     return total
