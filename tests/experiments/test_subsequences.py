@@ -1,0 +1,49 @@
+"""The audit of sub-sequence splitting: its cells differ in what they are named for, alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import experiments.subsequences as subsequences
+from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
+from research.objectives.next_item import NextItemConfig
+from research.studies.factorial import Grid
+
+ROWS = {"whole": LastItems(), "prefixes": EveryPrefix(), "sliding": Sliding()}
+LOSSES = {"softmax": FullSoftmax(), "bce": BinaryCrossEntropy()}
+
+
+@pytest.mark.parametrize(("name", "cells"), [("sasrec", 12), ("bsarec", 6)])
+def test_rows_targets_and_losses_are_those_of_the_cells_name(name: str, cells: int) -> None:
+    study = getattr(subsequences, name)()
+    grid = study.cells
+    assert isinstance(grid, Grid)
+    assert len(grid) == cells
+    (recipe,) = grid["recipe"].stages
+    for cell, config in grid.items():
+        (stage,) = config.stages
+        levels, objective = grid.levels[cell], stage.objectives["next"]
+        assert isinstance(objective, NextItemConfig)
+        assert stage.windows == ROWS[levels["rows"]]
+        assert objective.loss == LOSSES[levels["loss"]]
+        assert objective.predict == levels.get("targets", "last")
+        same = replace(stage, windows=recipe.windows, objectives=recipe.objectives)
+        assert replace(config, stages=(same,)) == grid["recipe"]
+
+
+def test_bert4rec_hides_random_items_or_the_newest_alone() -> None:
+    grid = subsequences.bert4rec().cells
+    assert isinstance(grid, Grid)
+    shares = {
+        (levels["rows"], levels["masks"]): vars(vars(stage.objectives["cloze"])["corruption"])[
+            "last_only_share"
+        ]
+        for cell, levels in grid.levels.items()
+        for stage in grid[cell].stages
+    }
+    assert shares == {
+        (rows, masks): float(masks == "last") for rows in ROWS for masks in ("random", "last")
+    }
