@@ -94,9 +94,9 @@ def written(folder: Path, files: Mapping[str, str | bytes]) -> Path:
 
 def all_targets() -> dict[str, Target]:
     """Every target by name."""
-    from tests.fuzz import of_configs, of_data, of_folders, of_tunings
+    from tests.fuzz import of_configs, of_data, of_folders, of_tunings, of_vectors
 
-    modules = (of_data, of_configs, of_folders, of_tunings)
+    modules = (of_data, of_configs, of_folders, of_tunings, of_vectors)
     found = [target for module in modules for target in module.TARGETS]
     assert len({each.name for each in found}) == len(found)
     return {each.name: each for each in found}

@@ -7,6 +7,7 @@ it, one a line. Files are untrusted: nothing in them is unpickled.
 
 from __future__ import annotations
 
+import lzma
 import warnings
 import zipfile
 import zlib
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".npy", ".npz", ".parquet")
-_NPZ_ERRORS: tuple[type[Exception], ...] = (*READ_ERRORS, KeyError, zipfile.BadZipFile, zlib.error)
+# What reading a damaged zip archive may raise: a RuntimeError says that it is encrypted or packed in
+# an unknown way.
+_NPZ_ERRORS: tuple[type[Exception], ...] = (
+    *(*READ_ERRORS, KeyError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 _ID_COLUMNS = ("item", "item_id", "id")
 # The options on vectors beside their file.
 VECTOR_OPTIONS = ("missing_vectors", "vector_only_items", "vector_encoder")
@@ -202,6 +208,8 @@ def _from_npz(path: Path) -> tuple[list[str], NDArray[np.generic]]:
                     f"{', '.join(arrays)}); it needs ids [N] and vectors [N, E]"
                 )
             ids, vectors = arrays["ids"], arrays["vectors"]
+            if not (isinstance(ids, np.ndarray) and isinstance(vectors, np.ndarray)):
+                raise ValueError("ids or vectors are no array")
     except _NPZ_ERRORS as error:
         raise InputError(f"{path}: not a complete .npz file of numbers ({error}).") from error
     if ids.ndim != 1 or ids.dtype.kind not in "Uiu":
