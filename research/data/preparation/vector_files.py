@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".npy", ".npz", ".parquet")
-# What reading a damaged zip archive may raise: a RuntimeError says that it is encrypted or packed in
-# an unknown way.
+# What reading a damaged zip archive may raise: a RuntimeError where it is encrypted, or packed in an
+# unknown way.
 _NPZ_ERRORS: tuple[type[Exception], ...] = (
     *(*READ_ERRORS, KeyError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -255,7 +255,13 @@ def _from_parquet(path: Path) -> tuple[list[str], NDArray[np.generic]]:
             f"1 has {sizes[0]}; all vectors need as many"
         )
     numbers = pc.list_flatten(column).to_numpy()
-    return [str(name) for name in ids.to_pylist()], numbers.reshape(len(sizes), int(sizes[0]))
+    try:
+        names = [str(name) for name in ids.to_pylist()]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: column {named[0]} has an id that is not UTF-8 ({error})"
+        ) from error
+    return names, numbers.reshape(len(sizes), int(sizes[0]))
 
 
 def _is_list(kind: pa.DataType) -> bool:
