@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".npy", ".npz", ".parquet")
-# What reading a damaged zip archive may raise: a RuntimeError where it is encrypted, or packed in an
-# unknown way.
+# What reading a damaged zip archive may raise: a RuntimeError where it is encrypted or packed in
+# an unknown way.
 _NPZ_ERRORS: tuple[type[Exception], ...] = (
     *(*READ_ERRORS, KeyError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
