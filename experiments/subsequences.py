@@ -8,17 +8,18 @@ cross-entropy alone. Here the rule of rows is crossed with the targets of a row 
             last alone) x loss (full softmax, BCE with one negative): 12 cells;
   bsarec    the same rows x loss; the filter reads newer items, so that the last item alone can be
             the target: 6 cells;
-  bert4rec  the same rows x what is masked (random items, or the newest alone): 6 cells.
+  bert4rec  the same rows x what is masked (random items, or the newest alone) x loss: 12 cells.
 
-Each cell is otherwise as its source trains SASRec, BSARec and BERT4Rec on Amazon Beauty, and stops
-by patience on validation, so that a rule with more rows may also take more steps; `--budget
-tokens=N` compares at equal tokens. Effects and interactions of the factors stand in the report.
+Each cell is otherwise as its source trains SASRec, BSARec and BERT4Rec on Amazon Beauty. Cells of
+SASRec and BSARec stop by patience on validation, so that a rule with more rows may also take more
+steps; those of BERT4Rec, whose learning rate falls to 0, all take 2,640 steps. `--budget tokens=N`
+compares at equal tokens. Effects and interactions of the factors stand in the report.
 
 Corpus: python -m research prepare s3rec --raw Beauty.txt --out data/corpora/Beauty
 Commands: python -m research study experiments.subsequences:sasrec
           python -m research study experiments.subsequences:bsarec
           python -m research study experiments.subsequences:bert4rec
-Hardware: two CPU cores, no GPU. Results: experiments/LOG.md.
+Hardware: two CPU cores, no GPU. Not run yet; results go to experiments/LOG.md.
 """
 
 from __future__ import annotations
@@ -72,6 +73,13 @@ def bsarec() -> Study:
 
 
 def bert4rec() -> Study:
-    """BERT4Rec; its recipe has whole histories and random masks."""
+    """BERT4Rec; its recipe has whole histories, random masks and full softmax."""
+    # An epoch of prefixes has about 300 steps, one of the other rows about 45.
+    often = {"stages.0.windows": EveryPrefix(), "stages.0.validation.every_epochs": 1}
     masks: Levels = {"random": {}, "last": {MASKS: LAST_ONLY}}
-    return crossed("bert4rec", bert4rec_recipes.beauty(), {"rows": ROWS, "masks": masks})
+    loss: Levels = {
+        "softmax": {},
+        "bce": {"stages.0.objectives.cloze.loss": BinaryCrossEntropy()},
+    }
+    factors = {"rows": {**ROWS, "prefixes": often}, "masks": masks, "loss": loss}
+    return crossed("bert4rec", bert4rec_recipes.beauty(), factors)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,8 @@ class Published:
     """The data set, as lines have it."""
     cell: str
     """The cell, as lines have it."""
-    figures: tuple[float, ...]
-    """HR@10 and NDCG@10, in this order."""
+    figures: Mapping[str, float]
+    """By metric, of `METRICS`; one may be missing."""
     source: str
     """Where they are from, and of how many seeds they are the mean."""
     difference: str = ""
@@ -102,7 +102,13 @@ def rows_of(lines: Iterable[ResultLine], figures: Sequence[Published]) -> list[R
     """
     cells: dict[str, list[ResultLine]] = {}
     for line in lines:
-        cells.setdefault(line.cell, []).append(line)
+        of_cell = cells.setdefault(line.cell, [])
+        if of_cell and of_cell[0].study != line.study:
+            raise InputError(
+                f"{line.dataset}: cell {line.cell} is in the studies {of_cell[0].study} and "
+                f"{line.study}; keep the lines of one, or give the other's cell another name"
+            )
+        of_cell.append(line)
     protocols = {
         f"{line.study}/{line.cell}/{line.seed}": {**line.protocol, "fingerprint": line.fingerprint}
         for all_of_cell in cells.values()
@@ -134,9 +140,12 @@ def figure_text(mean: Mean) -> str:
 
 
 def published_text(row: Row) -> str:
-    """`.0923 / .0568 (source)`, several after one another; empty: none is known."""
+    """`.0923 / .0568 (source)`, several after one another; empty: none is known.
+
+    The figures are HR@10 and NDCG@10, or HR@10 alone.
+    """
     return "; ".join(
-        f"{' / '.join(map(short_decimal, figure.figures))} ({figure.source})"
+        f"{' / '.join(map(short_decimal, figure.figures.values()))} ({figure.source})"
         for figure in row.published
     )
 
@@ -181,9 +190,10 @@ def picture(dataset: str, rows: Sequence[Row], metric: str = "ndcg@10") -> Figur
         label="ours, 95 % interval",
     )
     marks = [
-        (figure.figures[METRICS.index(metric)], place)
+        (figure.figures[metric], place)
         for row, place in zip(rows, places, strict=True)
         for figure in row.published
+        if metric in figure.figures
     ]
     if marks:
         axes.plot(*zip(*marks, strict=True), "D", mfc="none", color="#b71c1c", label="published")

@@ -138,8 +138,13 @@ def _with_plain_table(encoder: Backbone) -> Backbone:
         table_RD = items.rows()
         if items.attributes is not None:
             table_RD = items.lookup(torch.arange(len(table_RD), device=items.device))
-    copied = copy.deepcopy(encoder)
+    # The vectors are not copied, as they may be large.
+    projection, items.projection = items.projection, None
+    try:
+        copied = copy.deepcopy(encoder)
+    finally:
+        items.projection = projection
     plain = copied.item_table
     plain.weight, plain.mask_row = nn.Parameter(table_RD), None
-    plain.attributes = plain.projection = None
+    plain.attributes = None
     return copied

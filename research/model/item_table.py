@@ -125,6 +125,11 @@ class ItemTable(nn.Module):
         """The device of the table, on which the states to be scored are too."""
         return next(self.parameters()).device
 
+    @property
+    def num_embeddings(self) -> int:
+        """How many items have an embedding of their own: V, or 0."""
+        return 0 if self.weight is None else self.num_items
+
     @contextmanager
     def one_step(self) -> Iterator[None]:
         """A context of one forward pass of training, in which `rows` are computed at most once.

@@ -49,9 +49,11 @@ class RotaryTime(PositionsConfig):
     def __post_init__(self) -> None:
         check_types(self)
         if not self.unit_seconds > 0.0:
-            raise InputError(f"positions.unit_seconds is {self.unit_seconds}; it must be above 0")
+            raise InputError(
+                f"encoder.positions.unit_seconds is {self.unit_seconds}; it must be above 0"
+            )
         if not self.base > 1.0:
-            raise InputError(f"positions.base is {self.base}; it must be above 1")
+            raise InputError(f"encoder.positions.base is {self.base}; it must be above 1")
 
     @property
     def fields(self) -> Collection[str]:

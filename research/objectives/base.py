@@ -264,6 +264,11 @@ class Objective(nn.Module, ABC):
         """Negatives drawn once for all tokens of a step, for estimates of memory; 0: none are."""
         return 0
 
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether its loss can be below 0, so that no weight can be learned for it."""
+        return False
+
     @abstractmethod
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
         """All integers that the loss of a view needs: a pure function that reads no parameter.

@@ -46,7 +46,11 @@ class PairedViews(Corruption):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoViews(PairedViews):
-    """Two views of each row that has an item, each changed by an operator drawn for it."""
+    """Two views of each row that has an item, each changed by an operator drawn for it.
+
+    They are of all items of the row, as in the paper. Later code, which trains the last item of
+    each row as the only target, leaves that item out of them, as `DropoutViews` does.
+    """
 
     operators: tuple[Operator, ...] = ("crop", "mask", "reorder")
     """The operators to draw from, with equal probabilities."""

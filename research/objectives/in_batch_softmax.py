@@ -83,6 +83,11 @@ class InBatchSoftmaxLoss(ItemLoss):
         """By items: each row's targets are candidates of all rows."""
         return "items"
 
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether the loss of a token can be below 0: `corrected`."""
+        return self.config.corrected
+
     def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [P]: the target items of this process, with repetitions."""
         return view.items_P
@@ -113,11 +118,8 @@ class InBatchSoftmaxLoss(ItemLoss):
 
 
 def training_shares(catalogue: Catalogue) -> Tensor:
-    """float32 [V]: each item's share of the training interactions, at least that of half a one.
-
-    An item may be a target without being counted, where a window holds more than training items.
-    """
-    counts_V = catalogue.training.counts_V.double().clamp(min=0.5)
+    """float32 [V]: each item's share of the training interactions; 0 for one that is no target."""
+    counts_V = catalogue.training.counts_V.double()
     return (counts_V / counts_V.sum()).float()
 
 

@@ -66,6 +66,11 @@ class ItemLoss(nn.Module, ABC):
         """Negatives that are drawn once for all tokens of a step; 0: none are."""
         return 0
 
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether the loss of a token can be below 0."""
+        return False
+
     def offered_items(self, view: View, batch: Batch) -> Tensor:
         """int64 [N]: see `Objective.offered_items`."""
         raise NotImplementedError(f"{type(self).__name__} couples rows by 'items' and offers none")
@@ -119,6 +124,11 @@ class ItemObjective(Objective):
     def max_candidates(self) -> int:
         """What its loss over items says."""
         return self.item_loss.max_candidates
+
+    @property
+    def may_be_negative(self) -> bool:
+        """What its loss over items says."""
+        return self.item_loss.may_be_negative
 
     @property
     def shared_negatives(self) -> int:
@@ -221,6 +231,11 @@ class SampledLossConfig(ItemLossConfig):
         """Whether log q, q being an item's draw probability, is subtracted from its score."""
         return False
 
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether the loss of a token can be below 0."""
+        return False
+
     def of_candidates(
         self, scores_PN1: Tensor, items_PN1: Tensor, log_q_V: Tensor, num_items: int
     ) -> Tensor:
@@ -261,6 +276,11 @@ class SampledLoss(ItemLoss):
         self.register_buffer(
             "log_probability_V", self.negatives.log_probability_V, persistent=False
         )
+
+    @property
+    def may_be_negative(self) -> bool:
+        """What its config says."""
+        return self.config.may_be_negative
 
     @property
     def max_candidates(self) -> int:
@@ -331,6 +351,11 @@ class SampledSoftmax(SampledLossConfig):
     def subtracts_log_q(self) -> bool:
         """Whether log q is subtracted: `log_q`."""
         return self.log_q
+
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether the loss of a token can be below 0: `corrected`."""
+        return self.corrected
 
     def of_candidates(
         self, scores_PN1: Tensor, items_PN1: Tensor, log_q_V: Tensor, num_items: int

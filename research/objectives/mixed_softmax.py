@@ -10,8 +10,8 @@ often j was drawn, the loss is
     s'(j) = s(j) - log q(j),  q(j) = (n p(j) + N / V) / (n + N),
 
 where p(j) is j's share of all training interactions and q the probability that a candidate of the
-mixture is j. The draws are keyed by the smallest random state of the step's rows, so that they hang
-on seed and epoch, and are the same for any number of processes and micro-batches.
+mixture is j. The draws are keyed by the smallest random state of the step's rows, so that they
+differ between seeds and epochs, and are the same for any number of processes and micro-batches.
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ class MixedSoftmax(ItemLossConfig):
     def __post_init__(self) -> None:
         check_types(self)
         check_corrected(self.corrected, self.log_q)
+        if self.number < 1:
+            raise InputError(f"loss.number is {self.number}; it must be at least 1")
 
     def build(self, catalogue: Catalogue, purpose: str) -> MixedSoftmaxLoss:
-        """The module; `InputError` unless 1 <= `number` < V."""
+        """The module."""
         return MixedSoftmaxLoss(self, catalogue, purpose)
 
 
@@ -78,11 +80,6 @@ class MixedSoftmaxLoss(ItemLoss):
 
     def __init__(self, config: MixedSoftmax, catalogue: Catalogue, purpose: str) -> None:
         super().__init__()
-        if not 1 <= config.number < catalogue.num_items:
-            raise InputError(
-                f"loss.number is {config.number}; draw at least 1 negative and fewer than the "
-                f"{catalogue.num_items} items"
-            )
         self.config = config
         self.purpose = purpose
         self.num_items = catalogue.num_items
@@ -92,6 +89,11 @@ class MixedSoftmaxLoss(ItemLoss):
     def couples_rows(self) -> Literal["items", "states"] | None:
         """By items: each row's targets are candidates of all rows."""
         return "items"
+
+    @property
+    def may_be_negative(self) -> bool:
+        """Whether the loss of a token can be below 0: `corrected`."""
+        return self.config.corrected
 
     @property
     def shared_negatives(self) -> int:

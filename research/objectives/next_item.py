@@ -67,9 +67,8 @@ class LastItem(Corruption):
 class LastItemBothWays(Corruption):
     """As `LastItem`, but read bidirectionally, as the target is not among the inputs.
 
-    By it an encoder that mixes along the row in both directions, and has no causal form (a filter
-    over the whole row), is trained, and ranks, on next items: its `directions` need "bidirectional"
-    alone.
+    It serves encoders without a causal form, such as filters over the whole row, whose `directions`
+    are "bidirectional" alone: they are trained on next items by it, and rank by it.
     """
 
     causal: ClassVar[bool] = False

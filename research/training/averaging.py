@@ -49,6 +49,13 @@ class AveragingConfig(ABC):
         """Whether the weights are added after the stage's `epoch`-th epoch, counted from 1."""
         return False
 
+    def reason_never_due(self, epochs: int | None, steps: int | None) -> str | None:
+        """Why a stage of so many epochs and steps (None: no limit) never adds any weights.
+
+        None: it does.
+        """
+        return None
+
     @abstractmethod
     def share(self, count: int) -> float:
         """The share of the newest weights in the average of all `count` weights added so far."""
@@ -83,6 +90,12 @@ class ExponentialMovingAverage(AveragingConfig):
         """Whether `step` is a multiple of `every_steps`."""
         return step % self.every_steps == 0
 
+    def reason_never_due(self, epochs: int | None, steps: int | None) -> str | None:
+        """A reason where `every_steps` is more than the stage's steps."""
+        if steps is None or self.every_steps <= steps:
+            return None
+        return f"averaging.every_steps is {self.every_steps}, more than the stage's {steps} steps"
+
     def share(self, count: int) -> float:
         """(1 - decay) / (1 - decay^count): 1 for the first weights."""
         return float((1.0 - self.decay) / (1.0 - self.decay**count))
@@ -94,8 +107,9 @@ class CheckpointAverage(AveragingConfig):
 
     With a number in `last` it is latest weight averaging (LAWA, Kaddour 2022), with `last` None
     stochastic weight averaging (SWA, Izmailov et al. 2018), whose learning rate is constant or
-    cyclic after `from_epoch`. The end of a stage counts as the end of an epoch. Until weights have
-    been added, the average is the weights that train.
+    cyclic after `from_epoch`. The end of a stage counts as the end of an epoch, and what it added
+    stays where the stage is extended later. Until weights have been added, the average is the
+    weights that train.
     """
 
     last: int | None = 5
@@ -120,6 +134,12 @@ class CheckpointAverage(AveragingConfig):
     def is_due_after_epoch(self, epoch: int) -> bool:
         """Whether `epoch` is `from_epoch`, or so many epochs later."""
         return epoch >= self.from_epoch and (epoch - self.from_epoch) % self.every_epochs == 0
+
+    def reason_never_due(self, epochs: int | None, steps: int | None) -> str | None:
+        """A reason where `from_epoch` is after the stage's last epoch."""
+        if epochs is None or self.from_epoch <= epochs:
+            return None
+        return f"averaging.from_epoch is {self.from_epoch}, after the stage's {epochs} epochs"
 
     def share(self, count: int) -> float:
         """1 / count."""

@@ -141,6 +141,9 @@ class StageConfig:
                 f"stage {self.name}: max_skipped is {self.max_skipped}; it must be 0 or more"
             )
         self._check_limits()
+        never = self.averaging and self.averaging.reason_never_due(self.epochs, self.steps)
+        if never:
+            raise InputError(f"stage {self.name}: {never}, so that nothing would be averaged")
 
     def _check_limits(self) -> None:
         limits = {name: getattr(self, name) for name in ("epochs", "steps", "tokens", "seconds")}

@@ -90,7 +90,7 @@ def largest_parts(size: StepSize) -> list[Part]:
     weights = 4 * FLOAT * size.parameters
     parts.append(Part(name="weights and their optimizer", bytes=weights, remedies=(narrower,)))
     if size.averages:
-        fewer = ("a smaller averaging.last",) if size.averages > 1 else (narrower,)
+        fewer = ("a smaller averaging.last",) if size.averages > 2 else (narrower,)
         averages = size.averages * FLOAT * size.parameters
         parts.append(Part(name="averages of weights", bytes=averages, remedies=fewer))
     if size.negatives:

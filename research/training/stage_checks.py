@@ -49,6 +49,12 @@ def check_objectives(
                 f"{asker} compares each row with the other rows of its step, but "
                 "batches.sequences_per_batch is 1; set it to 2 or more"
             )
+        if part.may_be_negative and stage.combination.learns:
+            raise InputError(
+                f"{asker} has a loss that can be below 0, for which a learned weight grows without "
+                f"end: combination is {type(stage.combination).__name__}; choose WeightedSum, or "
+                "set the loss's corrected to False"
+            )
         # A causal view reads all items of its window but the last, which is only predicted.
         one_more = corruption.causal or corruption.hides_newest
         rows_hold = min(longest, model.encoder.config.length + one_more)

@@ -53,7 +53,7 @@ class StepMemory:
             longest=longest,
             width=encoder.config.width,
             items=encoder.num_items,
-            parameters=encoder.config.num_parameters(encoder.num_items),
+            parameters=encoder.config.num_parameters(encoder.item_table.num_embeddings),
             activations=encoder.config.activation_bytes(tokens, rows, longest),
             negatives=self.model.max_candidates,
             compared=batch.step_tokens + self.model.shared_negatives

@@ -9,10 +9,19 @@ import pytest
 
 from baselines.popularity import popularity
 from baselines.transitions import transitions
+from experiments import leaderboard
 from experiments.results.collect import collect, line_of, runs_below
 from experiments.results.lines import ResultLine, Value, file_of, read_lines, write_lines
 from experiments.results.pages import filled
-from experiments.results.tables import Published, markdown, mean_of, picture, rows_of
+from experiments.results.tables import (
+    Published,
+    markdown,
+    mean_of,
+    picture,
+    published,
+    rows_of,
+)
+from research.config import hash_of
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.public.study import study
@@ -133,7 +142,11 @@ def test_seeds_widen_the_interval() -> None:
 
 
 PUBLISHED = Published(
-    dataset="shop", cell="sasrec", figures=(0.12, 0.06), source="a log", difference="Other items."
+    dataset="shop",
+    cell="sasrec",
+    figures={"hr@10": 0.12, "ndcg@10": 0.06},
+    source="a log",
+    difference="Other items.",
 )
 
 
@@ -145,10 +158,22 @@ def test_a_table_has_a_row_a_cell_with_what_was_published() -> None:
     assert text.endswith("\n- sasrec: Other items.\n")
 
 
+def test_every_cell_of_the_board_is_another_run() -> None:
+    cells = leaderboard.study().cells
+    hashes = {hash_of(config): cell for cell, config in cells.items()}
+    assert len(hashes) == len(cells) == 19
+    assert {figure.cell for figure in published()} <= set(cells)
+
+
 def test_lines_that_do_not_compare_are_refused() -> None:
     other = replace(LINE, cell="ease", fingerprint="xyz")
     with pytest.raises(InputError, match="differ in fingerprint"):
         rows_of([LINE, other], [])
+
+
+def test_a_cell_of_two_studies_is_refused() -> None:
+    with pytest.raises(InputError, match="in the studies board and other"):
+        rows_of([LINE, replace(LINE, study="other", seed=1)], [])
 
 
 def test_tables_are_set_between_their_marks() -> None:

@@ -8,7 +8,9 @@ import pytest
 
 import experiments.subsequences as subsequences
 from research.data.windows import EveryPrefix, LastItems, Sliding
+from research.objectives.cloze import ClozeConfig
 from research.objectives.losses import BinaryCrossEntropy, FullSoftmax
+from research.objectives.masking import MaskItems
 from research.objectives.next_item import NextItemConfig
 from research.studies.factorial import Grid
 
@@ -37,13 +39,15 @@ def test_rows_targets_and_losses_are_those_of_the_cells_name(name: str, cells: i
 def test_bert4rec_hides_random_items_or_the_newest_alone() -> None:
     grid = subsequences.bert4rec().cells
     assert isinstance(grid, Grid)
-    shares = {
-        (levels["rows"], levels["masks"]): vars(vars(stage.objectives["cloze"])["corruption"])[
-            "last_only_share"
-        ]
-        for cell, levels in grid.levels.items()
-        for stage in grid[cell].stages
-    }
-    assert shares == {
-        (rows, masks): float(masks == "last") for rows in ROWS for masks in ("random", "last")
-    }
+    assert len(grid) == 12
+    for cell, levels in grid.levels.items():
+        (stage,) = grid[cell].stages
+        objective = stage.objectives["cloze"]
+        assert isinstance(objective, ClozeConfig)
+        assert isinstance(objective.corruption, MaskItems)
+        assert objective.corruption.last_only_share == float(levels["masks"] == "last")
+        assert objective.loss == LOSSES[levels["loss"]]
+        assert stage.windows == ROWS[levels["rows"]]
+        # An epoch of prefixes is about seven of the others.
+        assert stage.validation is not None
+        assert stage.validation.every_epochs == (1 if levels["rows"] == "prefixes" else 5)

@@ -95,7 +95,7 @@ def sample_of_step(
 ) -> tuple[list[int], list[float] | None]:
     """(items, q): all candidates of a step, with repetitions, and each item's probability."""
     counts = catalogue.training.counts_V.tolist()
-    shares = [max(count, 0.5) / sum(max(each, 0.5) for each in counts) for count in counts]
+    shares = [count / sum(counts) for count in counts]
     # The module keeps these in float32.
     shares = torch.tensor(shares, dtype=torch.float32).double().tolist()
     if isinstance(config, InBatchSoftmax):
@@ -197,10 +197,11 @@ def test_corrections_without_log_q_are_refused(loss: Callable[[], object], messa
         loss()
 
 
-@pytest.mark.parametrize("number", [0, ITEMS])
-def test_no_negatives_and_as_many_as_items_are_refused(number: int, catalogue: Catalogue) -> None:
-    with pytest.raises(InputError, match=rf"loss\.number is {number}; draw at least 1 negative"):
-        build_model(NextItemConfig(loss=MixedSoftmax(number=number)), catalogue)
+def test_no_negatives_are_refused_and_more_than_items_are_drawn(catalogue: Catalogue) -> None:
+    with pytest.raises(InputError, match=r"loss\.number is 0; it must be at least 1"):
+        MixedSoftmax(number=0)
+    module = build_model(NextItemConfig(loss=MixedSoftmax(number=5 * ITEMS)), catalogue)
+    assert module.losses(batch_of([[1, 5], [2, 5]], length=LENGTH))["only"].total.isfinite()
 
 
 def test_an_item_that_all_rows_predict_has_nothing_to_be_told_from(catalogue: Catalogue) -> None:

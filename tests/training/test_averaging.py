@@ -30,6 +30,7 @@ from research.training.averaging import (
     ExponentialMovingAverage,
     held_by_averages,
 )
+from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
@@ -327,3 +328,18 @@ def test_a_run_ranks_by_the_average_and_hands_it_on_in_fp32(precision: str, tmp_
     parts, ranker = load_run(tmp_path / "run", "data")
     ranked = RankTable.load(tmp_path / "run" / "ranks" / "test-full.npz")
     assert np.array_equal(parts.tables(ranker, "test")["full"].rank, ranked.rank)
+
+
+@pytest.mark.parametrize(
+    ("limits", "averaging", "message"),
+    [
+        ({"epochs": 5}, CheckpointAverage(from_epoch=6), "from_epoch is 6, after the stage's 5"),
+        ({"steps": 5}, ExponentialMovingAverage(every_steps=6), "every_steps is 6, more than the"),
+    ],
+)
+def test_an_average_of_nothing_is_refused(
+    limits: dict[str, int], averaging: AveragingConfig, message: str
+) -> None:
+    stage = StageConfig(objectives={"next": NextItemConfig()})
+    with pytest.raises(InputError, match=message):
+        replace(stage, **{"epochs": None, **limits}, averaging=averaging)  # type: ignore[arg-type]

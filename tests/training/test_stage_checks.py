@@ -23,9 +23,11 @@ from research.objectives.base import Corruption, Objective, ObjectiveConfig, Tar
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
-from research.objectives.losses import ItemTargets
+from research.objectives.in_batch_softmax import InBatchSoftmax
+from research.objectives.losses import ItemLossConfig, ItemTargets, SampledSoftmax
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
+from research.objectives.mixed_softmax import MixedSoftmax
 from research.objectives.next_item import NextItem, NextItemConfig, NextItemShift
 from research.objectives.sp import SPConfig
 from research.runs.config import RunConfig
@@ -34,6 +36,7 @@ from research.runs.parts import RunParts, stage_parts
 from research.studies.cost_estimate import estimate_cost
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
+from research.training.uncertainty import UncertaintyWeights
 from tests.support.small_runs import ENCODER, FINETUNE, QUIET, config_of, corpus_in, input_error_of
 from tests.support.synthetic import batch_of, catalogue_of, write_histories
 
@@ -221,6 +224,24 @@ class Marked(NextItemShift):
         view = super().view(batch, catalogue)
         packed = replace(view.packed, fields={"segment": view.packed.positions_T % 2})
         return replace(view, packed=packed)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SampledSoftmax(number=2, log_q=True, corrected=True),
+        InBatchSoftmax(log_q=True, q_from="training", corrected=True),
+        MixedSoftmax(number=2, corrected=True),
+    ],
+)
+def test_no_weight_is_learned_for_a_loss_that_may_be_below_0(
+    tmp_path: Path, loss: ItemLossConfig
+) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    config = on(only({"next": NextItemConfig(loss=loss)}, epochs=1), corpus.folder)
+    (stage,) = config.stages
+    learned = replace(config, stages=(replace(stage, combination=UncertaintyWeights()),))
+    assert "has a loss that can be below 0" in input_error_of(learned, tmp_path)
 
 
 def test_a_field_that_the_encoder_would_not_read_is_refused(
