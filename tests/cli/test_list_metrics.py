@@ -96,6 +96,7 @@ def test_what_cannot_be_had_is_refused(
     assert message in command_error(capsys, "evaluate", finished, *words)
 
 
+@pytest.mark.long
 def test_a_study_has_a_table_of_lists(
     shop: Corpus, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

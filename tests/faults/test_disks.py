@@ -87,6 +87,7 @@ def full(capsys: Capture, run: Path, command: list[str]) -> str:
     return re.sub(r"^\.(.+)\.[0-9]+$", r"\1", found[1].split("/")[-1])
 
 
+@pytest.mark.long
 def test_a_run_on_a_full_disk_goes_on_when_there_is_room(
     disk: Disk, data: Path, undisturbed: Undisturbed, capsys: Capture
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_corpus_does_not_appear_on_a_full_disk(
     assert run_command(capsys, *command).code == 0
 
 
+@pytest.mark.long
 def test_an_old_report_stands_until_there_is_room_for_a_new_one(
     disk: Disk, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -242,7 +242,7 @@ TARGETS = (
         begin=partial(overriding, [lambda: PrepareConfig(source="csv", raw="x")]),
         allowed=ENDS,
     ),
-    Target(name="changes", milliseconds=0.6, begin=changes),
+    Target(name="changes", milliseconds=10.0, begin=changes),
     Target(name="metric-names", milliseconds=0.2, begin=metric_names),
     Target(name="budgets", milliseconds=0.1, begin=budgets),
     Target(name="target-words", milliseconds=60.0, begin=target_words),

@@ -87,6 +87,7 @@ def test_a_study_of_a_grid_has_effects(
     assert "popularity" in list(result.table()["cell"])
 
 
+@pytest.mark.long
 def test_its_page_is_written(result: sf.StudyResult, tmp_path: Path) -> None:
     page = sf.report(result.folder, out=tmp_path / "page")
     assert page == tmp_path / "page" / "report.html"

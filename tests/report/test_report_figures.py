@@ -40,6 +40,7 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_figure_stands_beside_the_page_in_three_formats(study: Path, capsys: Capture) -> None:
     assert run_command(capsys, "report", study).code == 0
     files = sorted((study / "report-figures" / "films").iterdir())

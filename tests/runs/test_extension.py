@@ -197,6 +197,7 @@ def test_an_interrupted_run_may_have_a_later_limit_too(
     assert lines_of(tmp_path / "run") == lines_of(tmp_path / "straight")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("validations", [1, *map(long_case, [0, 2, 3])])
 def test_an_extension_that_is_interrupted_goes_on(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validations: int
@@ -374,6 +375,7 @@ def test_of_several_stages_only_the_newest_goes_on(corpus: Corpus, tmp_path: Pat
     assert now.stages["second"] != first.stages["second"]
 
 
+@pytest.mark.long
 def test_more_epochs_are_counted_from_where_the_run_ended(corpus: Corpus, tmp_path: Path) -> None:
     config, folder = config_of(corpus), RunFolder(tmp_path / "run", writes=False)
     execute(config, folder.path, options=QUIET)

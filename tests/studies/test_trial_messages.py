@@ -52,6 +52,7 @@ def trial_in(runs: Path, number: int) -> Path:
     return runs / "mine-trials" / "films" / f"next-{number}" / "0"
 
 
+@pytest.mark.long
 def test_a_complete_trial_gives_its_validation_figures_in_place_of_test_figures(
     runs: Path, capsys: Capture
 ) -> None:

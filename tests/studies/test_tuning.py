@@ -85,6 +85,7 @@ def test_every_cell_has_as_many_trials_and_only_the_winners_are_tested(
     assert all(read_record(path, RunSummary).test for path in (tmp_path / "mine").glob("*/*/*"))  # type: ignore[union-attr]
 
 
+@pytest.mark.long
 def test_the_winner_is_the_best_on_validation_and_its_values_are_run(
     corpus: Corpus, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def journal_of(out: Path) -> Path:
     return out / "mine-trials" / JOURNAL
 
 
+@pytest.mark.long
 def test_the_remedy_for_a_damaged_journal_works_after_the_test_too(
     corpus: Corpus, tested: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_the_remedy_for_a_damaged_journal_works_after_the_test_too(
     assert journal_states(tested) == ["COMPLETE"] * 3
 
 
+@pytest.mark.long
 def test_pruned_and_failed_trials_are_recorded_again_too(corpus: Corpus, tmp_path: Path) -> None:
     def some_diverge(trial: Trial) -> Changes:
         diverges = trial.choice("diverges", ("no", "no, too", "yes")) == "yes"
@@ -150,6 +152,7 @@ def test_no_trial_and_no_cell_is_added_once_the_winners_were_tested(
     done(tuning_of(corpus), tested)
 
 
+@pytest.mark.long
 def test_another_corpus_is_another_search_and_may_be_added(
     corpus: Corpus, tested: Path, tmp_path: Path
 ) -> None:

@@ -147,6 +147,7 @@ def test_the_options_need_a_mirror(options: WandbOptions) -> None:
     assert (asked.artifacts, asked.silent) == (options.wandb_artifacts, options.wandb_silent)
 
 
+@pytest.mark.long
 def test_a_run_without_an_undamaged_checkpoint_says_so(online: WandbServer, tmp_path: Path) -> None:
     path = write_run(tmp_path / "run")
     (path / "ranks").mkdir()
