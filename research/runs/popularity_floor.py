@@ -47,7 +47,7 @@ def popularity_floors(
     if not (run_parts.config.stages and tables) or run_parts.num_test_users < 2:
         return None, None, ()
     floor = _floor(run_parts, tables, sets, run_parts.catalogue.training.counts_V, None)
-    corpus, training = run_parts.corpus, run_parts.split.training
+    corpus, training = run_parts.events, run_parts.split.training
     if corpus.timestamps is None or not isinstance(run_parts.config.split, TEMPORAL):
         return floor, None, ()
     if units_of_a_second(int(corpus.timestamps.max())) is None:
