@@ -142,7 +142,9 @@ class Corpus:
         Corpora that differ in vectors, titles, attributes or items without events have the same.
         """
         users = self.user_names
-        arrays = [users.blob, users.offsets, self.offsets, self.items]
+        arrays: tuple[NDArray[np.generic], ...] = (
+            users.blob, users.offsets, self.offsets, self.items,
+        )  # fmt: skip
         sizes = [len(array) for array in arrays]
         return digest_of(canonical_json(sizes), arrays)
 
