@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from research.config import check_types
 from research.data.corpus import Corpus
 from research.data.splits import Split, flat_indices, training_counts
 from research.errors import InputError
@@ -27,21 +28,26 @@ class PopularityConfig(RankerConfig):
     newest_days: float | None = None
     """Days before the end of training whose interactions count (Pop-N-days); None: no limit."""
 
-    def build(self, corpus: Corpus, split: Split) -> Popularity:
-        """Count each item's training interactions.
-
-        Raises `InputError` for a share that is not above 0 and at most 1, for days that are not
-        above 0, for both, and for a corpus without timestamps where they are needed.
-        """
+    def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.newest_share <= 1.0:
             raise InputError(
                 f"ranker.newest_share is {self.newest_share}; it must be above 0 and at most 1"
             )
+        if self.newest_days is None:
+            return
+        if self.newest_days <= 0.0:
+            raise InputError(f"ranker.newest_days is {self.newest_days}; it must be above 0")
+        if self.newest_share < 1.0:
+            raise InputError("ranker has newest_share and newest_days; give one of them")
+
+    def build(self, corpus: Corpus, split: Split) -> Popularity:
+        """Count each item's training interactions.
+
+        Raises `InputError` for a corpus without timestamps where they are needed, and for days
+        where its times have none or that are less than one unit of them.
+        """
         if self.newest_days is not None:
-            if self.newest_share < 1.0:
-                raise InputError("ranker has newest_share and newest_days; give one of them")
-            if self.newest_days <= 0.0:
-                raise InputError(f"ranker.newest_days is {self.newest_days}; it must be above 0")
             return Popularity(
                 counts_of_last_days(corpus, split.training, self.newest_days, "ranker.newest_days")
             )

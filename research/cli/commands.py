@@ -26,6 +26,7 @@ from research.config import check_config, hash_of
 from research.console import wide_console
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare as prepare_corpus
+from research.data.question_counts import questions_line
 from research.distributed.accelerator import make_accelerator
 from research.distributed.collectives import Processes
 from research.distributed.failures import STOPPED
@@ -243,6 +244,7 @@ def evaluate(arguments: verbs.EvaluateCommand) -> int:
     rules = f"seen items {evaluation.seen}, ties {evaluation.ties}"
     console.print(f"{arguments.run}: {arguments.part} of {run_parts.corpus.name}, {rules}")
     console.print(table)
+    console.print(questions_line(run_parts.questions(arguments.part)))
     for note in seen_notes(tables):
         console.print(note)
     if lists is not None and arguments.save_lists:

@@ -11,6 +11,7 @@ from rich.table import Table
 from research.cli.show_cost import show_cost
 from research.console import plain_console, wide_console
 from research.data.corpus import Corpus
+from research.data.corpus_text import vectors_text
 from research.data.profile import CorpusProfile, profile_of
 from research.data.question_counts import questions_line
 from research.errors import InputError
@@ -88,7 +89,12 @@ def facts_of_corpus(corpus: Corpus) -> dict[str, str]:
         "fingerprint": corpus.fingerprint[:16],
         "folder": corpus.folder,
     }
-    report = {name: value for name, value in corpus.manifest.report.items() if name != "warnings"}
+    if corpus.item_vectors is not None:
+        facts["vectors"] = vectors_text(corpus.item_vectors.shape[1], corpus.manifest.report)
+    told_apart = ("warnings", "vectors")
+    report = {
+        name: value for name, value in corpus.manifest.report.items() if name not in told_apart
+    }
     facts |= flattened(report)
     return {name: text_of(value) for name, value in facts.items()}
 

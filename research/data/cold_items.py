@@ -28,9 +28,15 @@ class ColdItems:
     A user has one question: the held-out item that the user took up last, at the first event with
     it. The history is the user's events before that one, without those of held-out items; where it
     is empty there is no question. Of the other items, a user's last one is for validation, as in
-    leave-one-out, and the rest for training. Training may be later than a question, as there. The
-    corpus should have content vectors (`items.vectors`): embeddings of ids learn nothing of
-    held-out items.
+    leave-one-out, and the rest for training. Training may be later than a question: other users'
+    events as there, and the user's own events with other items after it as well.
+
+    Held-out items remain items of the catalogue. They are among the classes of a full softmax and
+    what label smoothing is spread over, and are drawn as uniform negatives, so that training tells
+    the model that they are not the answer; and content vectors are standardized over all items.
+    The same holds for items that begin after a temporal cut, here and in the code of "Time to
+    Split" (`temporal_cut.py`). The corpus should have content vectors (`items.vectors`): embeddings
+    of ids learn nothing else of held-out items.
     """
 
     share: float = 0.1
@@ -38,12 +44,18 @@ class ColdItems:
     choice: Literal["random", "newest"] = "random"
     """Which items: drawn by `seed`, or those whose first event is newest, which needs times."""
     seed: int = 0
-    """Seed of the draw, apart from the run's seed, so that runs of all seeds share one split."""
+    """Seed of the choice "random", which alone has one; apart from the run's seed, so that runs of
+    all seeds share one split."""
 
     def __post_init__(self) -> None:
         check_types(self)
         if not 0.0 < self.share < 1.0:
             raise InputError(f"split.share is {self.share}; it must be above 0 and below 1")
+        if self.seed != ColdItems.seed and self.choice != "random":
+            raise InputError(
+                f"split.seed is {self.seed}, but split.choice {self.choice} draws nothing; leave "
+                "the seed out, or choose random"
+            )
 
     def items(self, corpus: Corpus) -> Indices:
         """int64 [C], ascending: the items that are held out.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast, final
 
@@ -133,6 +134,19 @@ class Corpus:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over every array and over the preparation options in the manifest."""
         return self.manifest.fingerprint
+
+    @cached_property
+    def events_digest(self) -> str:
+        """SHA-256 (hex) over users' raw ids, offsets and items, all of which it reads.
+
+        Corpora that differ in vectors, titles, attributes or items without events have the same.
+        """
+        users = self.user_names
+        arrays: tuple[NDArray[np.generic], ...] = (
+            users.blob, users.offsets, self.offsets, self.items,
+        )  # fmt: skip
+        sizes = [len(array) for array in arrays]
+        return digest_of(canonical_json(sizes), arrays)
 
     @property
     def vector_encoder(self) -> str | None:

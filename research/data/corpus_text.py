@@ -45,13 +45,30 @@ def facts_of(corpus: Corpus) -> dict[str, str]:
         "folder": folder_text(corpus.folder),
     }
     if corpus.item_vectors is not None:
-        facts["vectors"] = f"{corpus.item_vectors.shape[1]:,} numbers an item"
+        facts["vectors"] = vectors_text(corpus.item_vectors.shape[1], corpus.manifest.report)
     warnings = corpus.manifest.report.get("warnings")
     if isinstance(warnings, Sequence) and warnings:
         facts["warnings"] = (
             f"{len(warnings)}, in manifest.report, first: {short_text(warnings[0], 100)}"
         )
     return facts
+
+
+def vectors_text(size: int, report: Mapping[str, object]) -> str:
+    """The `size` of vectors of items and, where not 0, what a preparation's `report` counted."""
+    words = {
+        "items_without": "items without a vector in the file",
+        "of_no_item": "vectors of no item",
+        "items_without_events": "items without events",
+    }
+    counted = report.get("vectors")
+    counts = counted if isinstance(counted, Mapping) else {}
+    phrases = [
+        f"{text}: {count:,}"
+        for name, text in words.items()
+        if isinstance(count := counts.get(name), int) and count
+    ]
+    return "; ".join([f"{size:,} numbers an item", *phrases])
 
 
 def folder_text(folder: Path) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.findings import (
     PROBLEM_SHARE,
@@ -24,6 +25,7 @@ from research.data.question_counts import are_tied, are_unseen
 from research.data.repeats import Repeats
 from research.data.split_config import AnySplit
 from research.data.splits import (
+    TEMPORAL,
     GlobalTemporal,
     HeldOut,
     Ranges,
@@ -189,15 +191,29 @@ def seen_targets(audited: Audited, part: str, held_out: HeldOut) -> Finding:
 
 
 def cold_targets(audited: Audited, part: str, held_out: HeldOut) -> Finding:
-    """Held-out items without a training interaction."""
+    """Held-out items without a training interaction, which are all that `ColdItems` tests."""
     unseen_Q = are_unseen(audited.corpus, held_out, audited.training_counts_V)
-    return share_finding(
+    new_items = isinstance(audited.config, TEMPORAL)
+    finding = share_finding(
         f"cold items, {part}",
         ("cold", int(unseen_Q.sum()), len(held_out)),
         f"of the {part}'s held-out items never occur in training, so that a model of item ids "
         "cannot learn them.",
-        "Say this share beside the figures, or set --item-core when preparing.",
+        "Say this share beside the figures, or "
+        # Items that begin after a cut may have any number of interactions.
+        + (
+            "rank by content vectors (items.vectors)."
+            if new_items
+            else "set --item-core when preparing."
+        ),
     )
+    if isinstance(audited.config, ColdItems) and part == "test":
+        sentence = (
+            f"{percent(finding.numbers['share'])} of the test's held-out items never occur in "
+            "training, by design: ColdItems asks for items that training never saw."
+        )
+        return replace(finding, level="fine", sentence=sentence)
+    return finding
 
 
 def not_evaluated(audited: Audited) -> Finding:
@@ -262,10 +278,15 @@ def rows_without_target(audited: Audited) -> Finding:
 
 
 def later_events(audited: Audited, timestamps: NDArray[np.int64]) -> Finding:
-    """Test items for which training has events of other users that are later."""
+    """Test items for which training has later events.
+
+    They are other users' and, in `ColdItems`, the user's own with items that are not held out.
+    """
     training, test = audited.split.training, audited.split.test
     targets = timestamps[test.targets]
-    # A user's own training events are never later than the user's target.
+    whose = "other users"
+    if isinstance(audited.config, ColdItems):
+        whose += ", and of the same user with other items,"
     times = np.sort(timestamps[covered(audited.corpus, (training,))])
     leaked = targets < times[-1]
     share = share_of(int(leaked.sum()), len(targets))
@@ -285,11 +306,11 @@ def later_events(audited: Audited, timestamps: NDArray[np.int64]) -> Finding:
         level="warning",
         numbers=numbers,
         sentence=(
-            f"For {percent(share)} of test items, training has events of other users that are "
+            f"For {percent(share)} of test items, training has events of {whose} that are "
             f"later, at the median by {duration(lag, int(times[-1]))}, and the median test item "
             f"is older than {percent(numbers['median_later_training_share'])} of training. "
             "No recommender of that day could have known them: report a split at points in time "
-            "(split=GlobalTemporal) too."
+            "(split=TemporalCut) too."
         ),
     )
 

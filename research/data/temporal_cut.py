@@ -135,8 +135,8 @@ class ByTime(CutValidation):
     """The interactions up to the cut are cut once more, and asked for as after the first cut."""
 
     quantile: float = 0.9
-    """Share of the interactions up to the cut that are up to the earlier cut, above 0 and below
-    1."""
+    """Share of the interactions that are up to the earlier cut, above 0 and below 1; of those up to
+    the cut, of users with two or more up to it."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -187,13 +187,18 @@ class TemporalCut:
     """Days after the cut whose interactions are neither trained on nor asked for, as between the
     training of a system and its use; with ByTime also after the earlier cut."""
     seed: int = 0
-    """Seed of the target "random", apart from the run's seed, so that runs of all seeds share one
-    split."""
+    """Seed of the target "random", which alone has one; apart from the run's seed, so that runs of
+    all seeds share one split."""
 
     def __post_init__(self) -> None:
         check_types(self)
         if not (0.0 <= self.gap_days < math.inf):
             raise InputError(f"split.gap_days is {self.gap_days}; give 0 or a number of days above")
+        if self.seed != TemporalCut.seed and self.target != "random":
+            raise InputError(
+                f"split.seed is {self.seed}, but split.target {self.target} draws nothing; leave "
+                "the seed out, or choose the target random"
+            )
 
     def split(self, corpus: Corpus) -> Split:
         """The split of a corpus.

@@ -56,8 +56,9 @@ class AtTime(CutConfig):
     """The cut at a time that is given."""
 
     time: str
-    """A day (2014-05-01, from its first moment on) or a moment (2014-05-01T12:30) in UTC unless it
-    names another zone; or a whole number in the unit of the corpus's times."""
+    """A day (2014-05-01: its first moment, midnight) or a moment (2014-05-01T12:30), in UTC unless
+    it names another zone; or a whole number in the unit of the corpus's times. Interactions at the
+    very time of the cut are before it: where times are whole days, so is all of that day."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -97,8 +98,9 @@ def times_of(corpus: Corpus) -> NDArray[np.int64]:
     """int64 [N]: the times of all interactions; `InputError` if the corpus has none."""
     if corpus.timestamps is None:
         raise InputError(
-            f"corpus {corpus.name} has no timestamps, which a split at points in time needs; "
-            "choose leave-one-out or held-out users"
+            f"corpus {corpus.name} has no timestamps, which a split at points in time (such as "
+            "TemporalCut) and popularity of the last days need; choose split=LeaveOneOut or "
+            "UserHoldout, or prepare it from a source with times"
         )
     if corpus.num_interactions == 0:
         raise InputError(f"corpus {corpus.name} has no interaction to split")
@@ -125,8 +127,11 @@ def stops_through(corpus: Corpus, times: NDArray[np.int64], last_time: int) -> I
 def units_of_days(corpus: Corpus, days: float, field: str) -> int:
     """So many days in the unit of the corpus's times, rounded down.
 
-    `InputError`, naming the config field, if the corpus has no timestamps or they have no unit.
+    `InputError`, naming the config field, if the corpus has no timestamps or they have no unit, and
+    for days that are not finite or less than one unit.
     """
+    if not math.isfinite(days):
+        raise InputError(f"{field} is {days}; give a finite number of days")
     times = times_of(corpus)
     units = units_of_a_second(int(times.max()))
     if units is None:
@@ -134,7 +139,13 @@ def units_of_days(corpus: Corpus, days: float, field: str) -> int:
             f"{field} is {days}, but the times of corpus {corpus.name} are no seconds since 1970 "
             "and have no days; prepare it from a source with real times"
         )
-    return math.floor(days * SECONDS_OF_A_DAY * units)
+    span = math.floor(days * SECONDS_OF_A_DAY * units)
+    if span < 1:
+        raise InputError(
+            f"{field} is {days}, less than one unit of the times of corpus {corpus.name}, of which "
+            f"a day has {SECONDS_OF_A_DAY * units:,}; give more days"
+        )
+    return span
 
 
 def moment(time: int, newest: int) -> str:

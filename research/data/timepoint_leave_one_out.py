@@ -1,7 +1,9 @@
-"""Leave-one-out at a point in time: what Ji et al. compare with leave-one-out over all time.
+"""Leave-one-out at a point in time, without the leak of leave-one-out over all time.
 
-Ji, Sun, Zhang and Li, "A Critical Study on Data Leakage in Recommender System Offline Evaluation"
-(TOIS 2023, arXiv 2010.11060), in the form of the code of yangl-iml/SRS_data_leakage.
+It is the "split-by-timepoint leave-one-out" of the code yangl-iml/SRS_data_leakage, of "Temporal
+Consistency and Data Leakage in Offline Evaluation of Sequential Recommender Systems". The leak is
+that of Ji, Sun, Zhang and Li, "A Critical Study on Data Leakage in Recommender System Offline
+Evaluation" (TOIS 2023, arXiv 2010.11060).
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ def counts_of_last_days(
 
     Training ends with its newest interaction, and what is `days` days older or more does not count:
     seven days count where times are whole days and `days` is 7. `InputError`, which names the
-    config field `field`, if the corpus has no times or they have no days.
+    config field `field`, if the corpus has no times or they have no days, and for days that are not
+    finite or less than one unit of the times.
     """
     span = units_of_days(corpus, days, field)
     places = flat_indices(training)

@@ -54,7 +54,8 @@ def tie_notes(runs: Sequence[StudyRun], ties: TiePolicy) -> list[str]:
 def title_of(protocol: Mapping[str, object], ties: TiePolicy) -> str:
     """A table's title: part, candidates, what is done with seen items, and how ties count."""
     candidates, seen = str(protocol.get("candidates")), str(protocol.get("seen"))
-    ranking = "full ranking" if candidates == "full" else f"ranked among {candidates}"
+    whole_sets = {"full": "full ranking", "cold": "ranked among the held-out items alone (cold)"}
+    ranking = whole_sets.get(candidates, f"ranked among {candidates}")
     scored = "at score 0" if seen == "zero" else seen
     return printable(f"{protocol.get('part')}, {ranking}, seen items {scored}, {TIES[ties]}")
 

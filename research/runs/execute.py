@@ -108,7 +108,7 @@ def execute(
     stages = stage_parts(run_parts, accelerator) if config.ranker is None else []
     transfers: list[TransferReport] = []
     if source is not None:
-        source.check(config, run_parts.corpus)
+        source.check(config, run_parts.corpus, options.data_root)
         transfers = [
             source.fill(stage.model, run_parts.corpus, options.data_root) for stage in stages
         ]

@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 
-from research.data.question_counts import questions_record
 from research.distributed.activity import ACTIVITY
 from research.evaluation.candidates import AllItems, CandidateSet, seen_notes
 from research.evaluation.list_table import ListTable, lists_file
@@ -71,14 +70,8 @@ def questions_of(
     validation_tables: Mapping[str, RankTable],
 ) -> dict[str, QuestionsRecord]:
     """How many held-out items are asked for in doubt, by part that has rank tables."""
-    corpus, split = run_parts.corpus, run_parts.split
-    counts_V = run_parts.catalogue.training.counts_V.cpu().numpy()
-    parts = {"test": (split.test, tables), "validation": (split.validation, validation_tables)}
-    return {
-        part: questions_record(corpus, held_out, split.training, counts_V)
-        for part, (held_out, ranked) in parts.items()
-        if ranked
-    }
+    parts = {"test": tables, "validation": validation_tables}
+    return {part: run_parts.questions(part) for part, ranked in parts.items() if ranked}
 
 
 def evaluate_run(

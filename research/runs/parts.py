@@ -19,6 +19,7 @@ from research.data.catalogue import Catalogue
 from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.loader import Loader
+from research.data.question_counts import questions_record
 from research.data.split_config import split_corpus
 from research.data.splits import HeldOut, Split
 from research.data.windows import WindowsConfig
@@ -46,6 +47,7 @@ from research.randomness import seed_of
 from research.runs.config import RunConfig
 from research.runs.corpus import open_corpus
 from research.runs.run_hash import protocol_of
+from research.storage.evaluation_records import QuestionsRecord
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_checks import check_objectives
@@ -174,6 +176,12 @@ class RunParts:
             shard=self.shard,
             fields=self.fields if self.config.stages else (),
         )
+
+    def questions(self, part: str) -> QuestionsRecord:
+        """How many held-out items of the "validation" or "test" part are asked for in doubt."""
+        held_out = self.split.test if part == "test" else self.split.validation
+        counts_V = self.catalogue.training.counts_V.cpu().numpy()
+        return questions_record(self.events, held_out, self.split.training, counts_V)
 
     def check_may_rank(self, part: str) -> None:
         """`InputError` for the test part of a run that leaves it alone."""

@@ -47,13 +47,20 @@ def popularity_floors(
     if not (run_parts.config.stages and tables) or run_parts.num_test_users < 2:
         return None, None, ()
     floor = _floor(run_parts, tables, sets, run_parts.catalogue.training.counts_V, None)
-    corpus, training = run_parts.corpus, run_parts.split.training
-    if corpus.timestamps is None or not isinstance(run_parts.config.split, TEMPORAL):
-        return floor, None, ()
-    if units_of_a_second(int(corpus.timestamps.max())) is None:
-        return floor, None, (NO_DAYS,)
-    counts_V = counts_of_last_days(corpus, training, RECENT_DAYS)
+    if not has_recent_floor(run_parts):
+        at_points_in_time = isinstance(run_parts.config.split, TEMPORAL)
+        return floor, None, (NO_DAYS,) if at_points_in_time else ()
+    counts_V = counts_of_last_days(run_parts.events, run_parts.split.training, RECENT_DAYS)
     return floor, _floor(run_parts, tables, sets, counts_V, RECENT_DAYS), ()
+
+
+def has_recent_floor(run_parts: RunParts) -> bool:
+    """Whether the last days of training are ranked by too: the split is at points in time, in times
+    that have days."""
+    times = run_parts.events.timestamps
+    if times is None or not isinstance(run_parts.config.split, TEMPORAL):
+        return False
+    return units_of_a_second(int(times.max())) is not None
 
 
 def _floor(

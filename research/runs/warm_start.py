@@ -53,6 +53,8 @@ class WarmStart:
     """SHA-256 of the weights; nothing else of a warm start goes into the run hash."""
     vector_encoder: str | None = None
     """Name of the encoder that made the vectors of the items; None: its corpus names none."""
+    events: str | None = None
+    """`Corpus.events_digest` of its corpus; None: its version did not record it."""
 
     @property
     def record(self) -> StartRecord:
@@ -84,12 +86,13 @@ class WarmStart:
             attributes=RowMatch.of(list(old_corpus.attribute_names), list(corpus.attribute_names)),
         )
 
-    def check(self, config: RunConfig, corpus: Corpus) -> None:
+    def check(self, config: RunConfig, corpus: Corpus, data_root: str) -> None:
         """Raise `InputError` when a run cannot start from this stage.
 
         `config` and `corpus` are the run's. It cannot when its encoder would compute something else
         from the same weights, when another encoder made the vectors of its items, or when it splits
-        the same corpus differently: the weights would have been trained on held-out items.
+        the same events differently, also where its corpus has vectors beside them: the weights
+        would have been trained on held-out items.
         """
         self._check_encoder(config)
         encoders = (self.vector_encoder, corpus.vector_encoder)
@@ -99,12 +102,21 @@ class WarmStart:
                 f"those of corpus {corpus.name} are of {encoders[1]!r}, whose numbers mean "
                 "something else; prepare it with vectors of the same encoder"
             )
-        if self.fingerprint == corpus.fingerprint and self.config.split != config.split:
+        if self.config.split != config.split and self._has_events_of(corpus, data_root):
             raise InputError(
                 f"{self.argument} {self.source} was trained on {self.config.split}, but this run's "
                 f"split is {config.split}: the weights were trained on items that it holds out; "
                 "use the same split"
             )
+
+    def _has_events_of(self, corpus: Corpus, data_root: str) -> bool:
+        """Whether the earlier run's corpus has the same users, and items of theirs, in that order.
+
+        `InputError` where the run did not record that and its corpus is not there.
+        """
+        if self.fingerprint == corpus.fingerprint:
+            return True
+        return (self.events or self.corpus(data_root).events_digest) == corpus.events_digest
 
     def _check_encoder(self, config: RunConfig) -> None:
         """Raise `InputError` when the encoders compute different things from the same weights.
@@ -189,6 +201,7 @@ def find_warm_start(
         fingerprint=record.fingerprint,
         content=str(content.get("model.safetensors")),
         vector_encoder=None if encoder is None else str(encoder),
+        events=record.dataset.events,
     )
 
 

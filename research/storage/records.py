@@ -59,6 +59,9 @@ class DatasetRecord:
     options: Mapping[str, object] = field(default_factory=dict)
     """All options of `prepare` that the fingerprint covers, by name, which name no file; empty: an
     earlier version did not record them."""
+    events: str | None = None
+    """`Corpus.events_digest`, which says whether two corpora have the same events; None: an earlier
+    version did not record it."""
 
 
 @dataclass(frozen=True, kw_only=True)

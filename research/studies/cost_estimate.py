@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from research.data.splits import TEMPORAL, HeldOut
+from research.data.splits import HeldOut
 from research.evaluation.candidates import AllItems
 from research.evaluation.popularity import Popularity
 from research.evaluation.ranker import Ranker
 from research.runs.checks import check_sharding, check_touched_rows
 from research.runs.config import RunConfig
 from research.runs.parts import RunParts, StageParts, stage_parts
+from research.runs.popularity_floor import has_recent_floor
 from research.storage.run_folder import RunFolder
 from research.training.allocator import give_back_free_memory
 from research.training.averaging import held_by_averages
@@ -102,7 +103,7 @@ def _ranking_seconds(
     """Estimated seconds of ranking (the validation part, the test part).
 
     The test part is ranked under the candidate sets of the config and, unless the ranker itself
-    `counts`, once more by popularity, twice where the split is at points in time.
+    `counts`, once more by popularity, twice where the last days are ranked by too.
     """
     validation, test = run_parts.split.validation, run_parts.split.test
 
@@ -124,7 +125,7 @@ def _ranking_seconds(
         sets = sample.candidate_sets(asked, part) if part == "test" else [AllItems()]
         started = time.monotonic()
         sample.tables(ranker, part, sets)
-        floors = 0 if part != "test" or counts else 1 + isinstance(run_parts.config.split, TEMPORAL)
+        floors = 0 if part != "test" or counts else 1 + has_recent_floor(run_parts)
         for _ in range(floors):
             sample.tables(popularity, part, sets)
         seconds[part] = (time.monotonic() - started) * len(whole) / len(asked)

@@ -138,6 +138,18 @@ def test_an_item_that_is_only_held_out_is_cold(tmp_path: Path) -> None:
     assert found["cold items, test"].numbers == {"questions": 12, "cold": 2, "share": 2 / 12}
     assert found["cold items, validation"].numbers["cold"] == 1
     assert faults(found) == {"cold items, test": "problem", "cold items, validation": "warning"}
+    assert "--item-core" in found["cold items, test"].sentence
+
+
+def test_new_items_after_a_cut_are_not_removed_by_filters(tmp_path: Path) -> None:
+    histories = [[*row[:-1], 12] for row in CLEAN]
+    found = by_check(corpus_of(tmp_path / "c", histories, num_items=13), TemporalCut())
+    cold = found["cold items, test"]
+    # Six of the 60 events are after the cut.
+    assert (cold.level, cold.numbers["share"]) == ("problem", 1.0)
+    assert cold.sentence.endswith(
+        "Say this share beside the figures, or rank by content vectors (items.vectors)."
+    )
 
 
 def test_users_too_short_for_the_split_are_counted_with_their_interactions(

@@ -154,6 +154,8 @@ def test_the_newest_items_are_those_whose_first_event_is_newest(tmp_path: Path) 
 def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="above 0 and below 1"):
         ColdItems(share=1.0)
+    with pytest.raises(InputError, match=r"seed is 5, but split\.choice newest draws nothing"):
+        ColdItems(choice="newest", seed=5)
     one = corpus_of(tmp_path / "one", [[0, 0]])
     with pytest.raises(InputError, match="leaves none to train on"):
         ColdItems().items(one)
@@ -166,9 +168,22 @@ def test_a_split_of_histories_leaves_the_corpus_as_it_is(corpus: Corpus) -> None
     assert split_corpus(LeaveOneOut(), corpus)[0] is corpus
 
 
+def test_the_audit_tells_that_training_has_later_events_of_the_same_user(tmp_path: Path) -> None:
+    # The only user takes item 2, held out, before others.
+    corpus = corpus_of(tmp_path / "c", [[0, 2, 1, 4, 5]])
+    later = {each.check: each for each in audit_corpus(corpus, Held())}["later events"]
+    assert later.numbers["share"] == 1.0
+    assert "of other users, and of the same user with other items, that are later" in later.sentence
+    assert "(split=TemporalCut)" in later.sentence
+
+
 def test_the_audit_knows_the_split(corpus: Corpus) -> None:
     findings = {each.check: each for each in audit_corpus(corpus, Held())}
-    assert findings["cold items, test"].numbers["share"] == 1.0
+    cold = findings["cold items, test"]
+    assert (cold.level, cold.numbers["share"]) == ("fine", 1.0)
+    assert "100.0 % of the test's held-out items never occur in training, by design" in (
+        cold.sentence
+    )
     # Item 5 is user 1's last and nobody else's.
     assert findings["cold items, validation"].numbers["cold"] == 1
     assert findings["targets in the history, test"].numbers["seen"] == 0

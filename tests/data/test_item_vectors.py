@@ -11,7 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from research.cli.show import show
 from research.data.corpus import Corpus
+from research.data.corpus_text import vectors_text
 from research.data.preparation.attach import attach_vectors
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
@@ -152,6 +154,35 @@ def test_attached_vectors_make_the_corpus_that_prepare_makes(
     assert attached.name == "rich"
     with pytest.raises(InputError, match="has vectors already"):
         attach_vectors(attached, path, tmp_path / "again")
+
+
+def test_what_was_counted_of_vectors_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = npz(tmp_path, ["7", "else"], [[1.0, 2.0], [3.0, 6.0]])
+    words = "2 numbers an item; items without a vector in the file: 2; vectors of no item: 1"
+    corpus = prepared(tmp_path, path, missing_vectors="zero")
+    assert f"vectors: {words}\n" in f"{corpus!r}\n"
+    show(corpus.folder)
+    assert words in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    plain = prepared(tmp_path, None)
+    attached = attach_vectors(plain, path, tmp_path / "rich", missing="zero", only_items=True)
+    assert repr(attached).endswith("a vector in the file: 2; items without events: 1")
+    # A manifest is of strangers too.
+    assert vectors_text(2, {"vectors": {"of_no_item": "many"}}) == "2 numbers an item"
+
+
+def test_items_of_vectors_alone_are_described_by_prepare_and_not_where_attached(
+    tmp_path: Path,
+) -> None:
+    path, items = npz(tmp_path), tmp_path / "items.csv"
+    items.write_text("item,title\n10,ten\nx y,x\n7,seven\nnew,New\nnewer,Newer\n")
+    described = {"items_file": str(items), "title_column": "title"}
+    plain = prepared(tmp_path, None, **described)
+    attached = attach_vectors(plain, path, tmp_path / "rich", only_items=True)
+    whole = prepared(tmp_path, path, vector_only_items=True, **described)
+    assert list(attached.item_titles or ()) == ["ten", "x", "seven", "", ""]
+    assert list(whole.item_titles or ()) == ["ten", "x", "seven", "New", "Newer"]
 
 
 NOT_FINITE = VECTORS.copy()

@@ -31,6 +31,7 @@ from research.data.splits import (
     training_counts,
 )
 from research.data.temporal_cut import CutValidation, Target
+from research.data.time_cuts import units_of_days
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
 from research.overrides import override
@@ -375,7 +376,8 @@ def test_a_cut_equals_the_loop_over_users(
     corpus = random_corpus(tmp_path / "c", seed, num_users)
     for quantile in (0.5, 0.75, 0.9):
         cut = AtQuantile(quantile=quantile)
-        config = TemporalCut(cut=cut, target=target, validation=validation, seed=seed)
+        drawn_by = seed if target == "random" else 0
+        config = TemporalCut(cut=cut, target=target, validation=validation, seed=drawn_by)
         trained, validated, tested = slow_split(corpus, config)
         try:
             split = config.split(corpus)
@@ -426,8 +428,9 @@ def refusal(config: TemporalCut | TimepointLeaveOneOut, corpus: Corpus) -> str:
 def test_a_cut_needs_times(config: TemporalCut, timed: Corpus) -> None:
     object.__setattr__(timed, "timestamps", None)
     assert refusal(config, timed) == (
-        "corpus timed has no timestamps, which a split at points in time needs; choose "
-        "leave-one-out or held-out users"
+        "corpus timed has no timestamps, which a split at points in time (such as TemporalCut) and "
+        "popularity of the last days need; choose split=LeaveOneOut or UserHoldout, or prepare it "
+        "from a source with times"
     )
 
 
@@ -511,6 +514,31 @@ def test_a_cut_that_leaves_nobody_to_test_says_so(tmp_path: Path) -> None:
         assert "to test; 3 interactions are before it and 1 after it. Choose an earlier cut" in (
             refusal(config, corpus)
         )
+
+
+def test_all_of_the_day_of_a_cut_is_trained_on_where_times_are_whole_days(tmp_path: Path) -> None:
+    corpus = months(tmp_path / "may", [0, 1, 2, 3], [0, 1, 2, 3])
+    split = TemporalCut(cut=AtTime(time="2014-05-03"), target="all").split(corpus)
+    # Day 2 is the 3rd of May: it validates by last item, and the 4th is asked for.
+    assert [corpus.timestamps[place] for place in split.test.targets] == [MAY_2014 + 3 * DAY] * 2
+    assert all(corpus.timestamps[split.validation.targets] == MAY_2014 + 2 * DAY)
+
+
+@pytest.mark.parametrize("days", [1e-9, float("inf"), float("nan")])
+def test_days_without_end_or_of_less_than_a_unit_are_refused(days: float, tmp_path: Path) -> None:
+    corpus = months(tmp_path / "may", [0, 1, 2, 3])
+    message = "give more days" if days < 1 else "give a finite number of days"
+    with pytest.raises(InputError, match=f"field is {days}.*{message}"):
+        units_of_days(corpus, days, "field")
+    assert units_of_days(corpus, 1 / DAY, "field") == 1
+
+
+def test_a_seed_that_draws_nothing_is_refused() -> None:
+    for target in TARGETS:
+        if target != "random":
+            with pytest.raises(InputError, match=f"seed is 3, but split.target {target} draws"):
+                TemporalCut(target=target, seed=3)
+    assert TemporalCut(target="random", seed=3).seed == 3
 
 
 def test_days_and_dates_need_times_with_a_unit(timed: Corpus) -> None:

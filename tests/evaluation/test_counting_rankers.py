@@ -131,32 +131,35 @@ def test_popularity_of_the_last_days_knows_nothing_after_a_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("fields", "message"),
     [
-        (PopularityConfig(newest_days=0.0), "ranker.newest_days is 0.0; it must be above 0"),
+        ({"newest_days": 0.0}, "ranker.newest_days is 0.0; it must be above 0"),
+        ({"newest_days": float("inf")}, "PopularityConfig.newest_days is inf; allowed: a finite"),
         (
-            PopularityConfig(newest_days=7.0, newest_share=0.5),
+            {"newest_days": 7.0, "newest_share": 0.5},
             "ranker has newest_share and newest_days; give one of them",
         ),
-        (PopularityConfig(newest_days=7.0), "ranker.newest_days is 7.0, but the times of corpus"),
+        ({"newest_share": 0.0}, "ranker.newest_share is 0.0; it must be above 0 and at most 1"),
+        ({"newest_share": -0.1}, "ranker.newest_share is -0.1; it must be above 0 and at most 1"),
+        ({"newest_share": 1.1}, "ranker.newest_share is 1.1; it must be above 0 and at most 1"),
+        ({"newest_share": float("nan")}, "PopularityConfig.newest_share is nan; allowed"),
     ],
 )
-def test_days_that_make_no_sense_are_refused(config: PopularityConfig, message: str) -> None:
-    corpus = corpus_of([[0, 1, 2]], 3, [[1, 2, 3]])
+def test_days_and_shares_that_make_no_sense_are_refused(
+    fields: dict[str, float], message: str
+) -> None:
     with pytest.raises(InputError) as caught:
-        config.build(corpus, LeaveOneOut().split(corpus))
+        PopularityConfig(**fields)
     assert str(caught.value).startswith(message)
+
+
+def test_days_need_times_that_have_days() -> None:
+    ranker = PopularityConfig(newest_days=7.0)
+    plain, timed = corpus_of([[0, 1, 2]], 3), corpus_of([[0, 1, 2]], 3, [[1, 2, 3]])
     with pytest.raises(InputError, match="no timestamps"):
-        PopularityConfig(newest_days=7.0).build(
-            corpus_of([[0, 1, 2]], 3), LeaveOneOut().split(corpus)
-        )
-
-
-@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
-def test_a_share_that_makes_no_sense_is_refused(share: float) -> None:
-    corpus = corpus_of(HISTORIES, 6)
-    with pytest.raises(InputError, match=r"newest_share is .*above 0 and at most 1"):
-        PopularityConfig(newest_share=share).build(corpus, LeaveOneOut().split(corpus))
+        ranker.build(plain, LeaveOneOut().split(plain))
+    with pytest.raises(InputError, match=r"ranker\.newest_days is 7.0, but the times of corpus"):
+        ranker.build(timed, LeaveOneOut().split(timed))
 
 
 def test_recent_popularity_needs_timestamps() -> None:

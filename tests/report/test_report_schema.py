@@ -15,6 +15,7 @@ from baselines.transitions import transitions
 from research.errors import InputError
 from research.evaluation.ties import TiePolicy
 from research.report.build import report_of
+from research.report.caveats import title_of
 from research.report.learning_curves import cosines, mean_curve
 from research.report.schema import ProtocolTable, Report, SharedStage
 from research.runs.execute import RunOptions, execute
@@ -246,6 +247,14 @@ def test_other_candidates_have_a_table_of_their_own_without_slices(study: Path) 
     assert sampled.title == words
     assert full.slicings
     assert sampled.slicings == ()
+
+
+def test_a_table_of_held_out_items_alone_says_so() -> None:
+    protocol = {"part": "test", "candidates": "cold", "seen": "excluded"}
+    assert title_of(protocol, "expected") == (
+        "test, ranked among the held-out items alone (cold), seen items excluded, ties in "
+        "expectation"
+    )
 
 
 # What is not there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from safetensors.torch import load_file
 
 from baselines.popularity import popularity
 from experiments.content import planted_corpus, with_cold_items
+from research.cli.main import main
+from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.loader import BatchConfig
+from research.data.preparation.attach import attach_vectors
 from research.errors import InputError
 from research.interop.hub import export_hub, import_hub
 from research.interop.model_files import export_program, export_weights, open_source
@@ -29,6 +33,7 @@ from research.objectives.next_item import NextItemConfig
 from research.public.run import load
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import RunOptions, execute
+from research.storage.evaluation_records import QuestionsRecord
 from research.training.config import StageConfig
 from research.training.optimizer import OptimizerConfig
 from tests.support.checkpoints import newest_checkpoint
@@ -255,6 +260,61 @@ def test_vectors_that_do_not_fit_are_not_started_from(alone: Path, tmp_path: Pat
     other = other_shop(tmp_path / "third")
     with pytest.raises(InputError, match=r"items\.vectors is 'alone' in that run"):
         execute(small(BESIDE, other, start_from=str(alone)), tmp_path / "r", options=QUIET)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_events_with_vectors_attached_are_not_split_otherwise_by_a_run_that_starts(
+    recorded: bool, tmp_path: Path
+) -> None:
+    histories = markov_histories(num_users=30, num_items=10, length=8, seed=2)
+    plain = write_histories(tmp_path / "plain", histories, num_items=10)
+    np.savez(tmp_path / "v.npz", ids=[*plain.item_names, "new"], vectors=np.eye(11))
+    rich = attach_vectors(plain, tmp_path / "v.npz", tmp_path / "rich", only_items=True)
+    assert rich.fingerprint != plain.fingerprint
+    earlier, none = tmp_path / "earlier", ItemTableConfig()
+    execute(small(none, plain), earlier, options=QUIET)
+    if not recorded:
+        # As an earlier version wrote it.
+        record = json.loads((earlier / "config.json").read_text())
+        del record["dataset"]["events"]
+        (earlier / "config.json").write_text(json.dumps(record))
+    config = small(none, rich, start_from=str(earlier))
+    assert execute(config, tmp_path / "same", options=QUIET).carried
+    with pytest.raises(InputError, match="trained on items that it holds out"):
+        execute(replace(config, split=ColdItems()), tmp_path / "other", options=QUIET)
+    # Another corpus may be split as it likes.
+    others = write_histories(tmp_path / "others", histories[1:], num_items=10)
+    moved = replace(config, corpus=str(others.folder), split=ColdItems())
+    assert execute(moved, tmp_path / "moved", options=QUIET).carried
+
+
+def test_questions_in_doubt_of_held_out_items_are_counted_on_the_arranged_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Item 2 is held out, so that it stands last in each arranged history.
+    corpus = write_histories(
+        tmp_path / "c", [[2, 0, 1, 0], [0, 2, 1], [1, 2, 0]], num_items=3,
+        timestamps=[[0, 1, 2, 3], [10, 11, 40], [20, 20, 21]],
+    )  # fmt: skip
+    split = next(
+        split
+        for split in (ColdItems(share=0.3, seed=seed) for seed in range(20))
+        if split.items(corpus).tolist() == [2]
+    )
+    config = replace(popularity(), corpus=str(corpus.folder), split=split)
+    summary = execute(config, tmp_path / "run", options=QUIET)
+    # User 1 is asked for item 2 at 11, user 2 at 20, the time of the item before; training is items
+    # 0, 1 of user 0 at 1, 2; 0 of user 1 at 10; 1 of user 2 at 20.
+    assert summary.questions["test"] == QuestionsRecord(
+        questions=2, tied=1, finer_times=False, before_training_end=1, unseen=2
+    )
+    assert summary.questions["validation"] == QuestionsRecord(
+        questions=3, tied=0, finer_times=False, before_training_end=1, unseen=0
+    )
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2 held-out items; 50.0 % with the time of the item before them" in out
 
 
 def test_ids_beside_vectors_move_by_raw_id(shop: Corpus, tmp_path: Path) -> None:

@@ -223,9 +223,9 @@ def test_a_study_of_a_version_without_factors_crosses_none(tmp_path: Path) -> No
         (RunRecord, {"hsh": "x"}, "hsh is not a known field; did you mean hash? (allowed: "
          "config, dataset, extensions, fingerprint, hash, provenance, stages, start)"),
         (RunRecord, {"dataset": []}, "dataset is []; allowed: an object with name, users, items, "
-         "interactions, attributes, filters, options"),
+         "interactions, attributes, filters, options, events"),
         (RunRecord, {"dataset": ...}, "dataset is missing; allowed: an object with name, users, "
-         "items, interactions, attributes, filters, options"),
+         "items, interactions, attributes, filters, options, events"),
         (RunRecord, {"dataset": {"name": "x"}}, "dataset.users is missing; allowed: int"),
         (RunRecord, {"start": {"sha26": "x"}}, "start.sha26 is not a known field; did you "
          "mean sha256? (allowed: folder, sha256, stage)"),

@@ -11,10 +11,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from baselines.popularity import popularity
-from research.data.splits import HeldOut, LeaveOneOut, Ranges
+from research.data.splits import HeldOut, LeaveOneOut, Ranges, TemporalCut
 from research.evaluation.candidates import AllItems, CandidateSet
+from research.evaluation.popularity import Popularity
 from research.model.item_table import ItemTable
 from research.runs.parts import RunParts
+from research.runs.popularity_floor import has_recent_floor
 from research.storage.records import CostRecord, StageCostRecord
 from research.studies import cost_estimate
 from research.studies.cost_estimate import CostEstimate, estimate_cost, evenly_drawn
@@ -26,6 +28,7 @@ from research.training.peak_memory import PeakMemory
 from research.training.state import StageState
 from tests.support.records import run_record, run_summary, write_as_json
 from tests.support.small_runs import FINETUNE, config_of, corpus_in
+from tests.support.synthetic import markov_histories, write_histories
 
 # Trials of two steps and of one, and one of 11 that takes 0.2 s for each step after the first. An
 # epoch is a step of 15 rows.
@@ -114,6 +117,25 @@ def test_candidate_sets_are_drawn_outside_the_clock(
 
     monkeypatch.setattr(RunParts, "candidate_sets", slow)
     assert estimate_cost(config, "data", Accelerator(cpu=True)).evaluation == 0.0
+
+
+@pytest.mark.parametrize(("first", "floors"), [(1_398_902_400, 2), (0, 1)])
+def test_popularity_of_the_last_days_costs_where_it_is_ranked(
+    first: int, floors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # From May 2014 on times have days, from 0 on they have none.
+    histories = markov_histories(num_users=15, num_items=10, length=8, seed=0)
+    times = [[first + 86_400 * place for place in range(len(row))] for row in histories]
+    corpus = write_histories(tmp_path / "c", histories, num_items=10, timestamps=times)
+    parts = RunParts.of(config_of(corpus, FINETUNE, split=TemporalCut()), "data")
+    assert has_recent_floor(parts) == (floors == 2)
+    ranked: list[str] = []
+    monkeypatch.setattr(
+        RunParts, "tables", lambda parts, ranker, part, sets: ranked.append(part) or {}
+    )
+    cost_estimate._ranking_seconds(parts, Popularity(parts.catalogue.training.counts_V))
+    # Both rankers once to warm up, the run's own, and the floors.
+    assert ranked.count("test") == 3 + floors
 
 
 def test_histories_are_drawn_evenly_with_all_their_questions() -> None:

@@ -1,7 +1,8 @@
 """`attach_vectors`: a prepared corpus with the vectors of a file, as a corpus of its own.
 
-It equals, to the fingerprint, what `prepare` makes of the same events with `--item-vectors`. The
-prepared corpus stays as it is.
+It equals, to the fingerprint, what `prepare` makes of the same events with `--item-vectors`, unless
+an items file describes items that only the file of vectors makes items (`only_items`): here they
+have no titles and attributes. The prepared corpus stays as it is.
 """
 
 from __future__ import annotations
