@@ -126,11 +126,11 @@ def table_of(out: str, title: str = ", test") -> dict[str, list[str]]:
     head = next(n for n in range(under, len(lines)) if lines[n].startswith("───"))
     rows: dict[str, list[str]] = {}
     for line in lines[head + 1 :]:
-        if not line.strip() or not re.search(r"\s{2,}", line.strip()):
-            break
-        if line.startswith(" "):
+        if line.strip() and line.startswith(" "):
             # The ends of intervals that are not even.
             continue
+        if not line.strip() or not re.search(r"\s{2,}", line.strip()):
+            break
         cell, *entries = re.split(r"\s{2,}", line.strip())
         rows[cell] = entries
     return rows
@@ -666,7 +666,8 @@ def test_the_quickstarts_table_fits_into_eighty_columns(
     print_report(tmp_path / "quickstart")
     lines = capsys.readouterr().out.splitlines()
     tables = [line for line in lines if re.search(r"^─|\S {2,}\S", line)]
-    assert len(tables) == 14
+    # Ends of intervals that are not even stand in lines of their own.
+    assert len([line for line in tables if not line.startswith(" ")]) == 14
     assert max(map(len, tables)) <= 80
     assert not any("…" in line for line in tables)
 
