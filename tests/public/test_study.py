@@ -109,22 +109,22 @@ def test_a_study_is_shown_in_two_lines(result: sf.StudyResult) -> None:
 
 
 def test_a_study_without_a_finished_run_says_why(small_corpus: sf.Corpus, tmp_path: Path) -> None:
-    wrong = sf.change(sf.config("popularity.recent"), {"ranker.newest_share": 2.0})
+    wrong = sf.change(sf.config("popularity.popularity"), {"ranker.newest_days": 1e-9})
     result = sf.study({"wrong": wrong}, small_corpus, out=tmp_path)
-    assert "(1 failed, the first with: InputError: ranker.newest_share is 2.0" in repr(result)
+    assert "(1 failed, the first with: InputError: ranker.newest_days is 1e-09" in repr(result)
     assert "has no finished run" in result._repr_html_()
     with pytest.raises(sf.InputError, match="has no finished run"):
         result.table()
 
 
 def test_a_run_that_failed_beside_others_is_named(small_corpus: sf.Corpus, tmp_path: Path) -> None:
-    recent = sf.config("popularity.recent")
-    cells = {"right": recent, "wrong": sf.change(recent, {"ranker.newest_share": 2.0})}
+    popularity = sf.config("popularity.popularity")
+    cells = {"right": popularity, "wrong": sf.change(popularity, {"ranker.newest_days": 1e-9})}
     result = sf.study(cells, small_corpus, out=tmp_path, metrics=["mrr"])
     *_, last = repr(result).splitlines()
     assert last.startswith(
         "  1 of its runs have not finished, first study/small/wrong/0: InputError: "
-        "ranker.newest_share is 2.0"
+        "ranker.newest_days is 1e-09"
     )
     assert "have not finished" in result._repr_html_()
     assert len(result.unfinished()) == 1

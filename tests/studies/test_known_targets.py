@@ -49,7 +49,10 @@ def test_a_modules_last_word_means_all_of_it() -> None:
         "run baselines.popularity.recent",
         "run baselines.popularity.pop_7_days",
     ]
-    assert targets(near_targets("bert4rec", "study")) == ["study experiments.bert4rec"]
+    assert targets(near_targets("bert4rec", "study")) == [
+        "study experiments.bert4rec",
+        "study experiments.subsequences.bert4rec",
+    ]
     assert targets(near_targets("losses", "run")) == ["study experiments.losses"]
 
 
