@@ -12,7 +12,7 @@ from baselines.transitions import transitions
 from experiments import leaderboard
 from experiments.results.collect import collect, line_of, runs_below
 from experiments.results.lines import ResultLine, Value, file_of, read_lines, write_lines
-from experiments.results.pages import filled
+from experiments.results.pages import PAGES, filled, rows_by_dataset
 from experiments.results.tables import (
     Published,
     markdown,
@@ -26,6 +26,7 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.public.study import study
 from research.storage.records import Machine
+from tests import ROOT
 from tests.support.synthetic import markov_histories, write_histories
 
 LINE = ResultLine(
@@ -192,3 +193,10 @@ def test_a_picture_has_a_place_a_cell() -> None:
     rows = rows_of([LINE, replace(LINE, cell="ease")], [PUBLISHED])
     axes = picture("shop", rows).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sasrec", "ease"]
+
+
+def test_the_pages_have_the_tables_of_the_lines_that_are_kept() -> None:
+    tables = rows_by_dataset()
+    for name in PAGES:
+        page = (ROOT / name).read_text(encoding="utf-8")
+        assert filled(page, tables) == page, f"{name}: `make results` writes it anew"
