@@ -176,7 +176,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def picture(dataset: str, rows: Sequence[Row], metric: str = "ndcg@10") -> Figure:
     """The cells' means with their intervals, and published figures as open marks."""
-    figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(7, 1.1 + 0.28 * len(rows)), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
     means = [row.means[metric] for row in rows]
@@ -200,5 +200,6 @@ def picture(dataset: str, rows: Sequence[Row], metric: str = "ndcg@10") -> Figur
     axes.set_yticks(places, [row.cell for row in rows])
     axes.set_xlabel(f"{metric.upper()} on {dataset}, test")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
