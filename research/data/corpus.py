@@ -76,6 +76,9 @@ class Manifest:
     """What preparation read, and what it removed: files and checksums, counts, shares of ties."""
     has_vectors: bool = False
     """Whether the corpus has a vector of each item."""
+    events: str | None = None
+    """SHA-256 (hex) of users and their items, as `Corpus.events_digest`; None: the corpus was
+    prepared by a version that did not write it."""
 
 
 @final
@@ -137,16 +140,12 @@ class Corpus:
 
     @cached_property
     def events_digest(self) -> str:
-        """SHA-256 (hex) over users' raw ids, offsets and items, all of which it reads.
+        """SHA-256 (hex) over users' raw ids, offsets and items.
 
         Corpora that differ in vectors, titles, attributes or items without events have the same.
+        The manifest has it, unless an earlier version wrote it: then all events are read.
         """
-        users = self.user_names
-        arrays: tuple[NDArray[np.generic], ...] = (
-            users.blob, users.offsets, self.offsets, self.items,
-        )  # fmt: skip
-        sizes = [len(array) for array in arrays]
-        return digest_of(canonical_json(sizes), arrays)
+        return self.manifest.events or _events_digest(self.user_names, self.offsets, self.items)
 
     @property
     def vector_encoder(self) -> str | None:
@@ -201,6 +200,12 @@ class Corpus:
                 f"manifest.json says {self.fingerprint[:12]}; the corpus was changed. Prepare it "
                 "again."
             )
+        events = _events_digest(self.user_names, self.offsets, self.items)
+        if self.manifest.events not in (None, events):
+            raise InputError(
+                f"{folder / 'manifest.json'}: 'events' is {self.manifest.events!r}, but the "
+                f"corpus's events have the digest {events}; prepare it again."
+            )
 
     def __repr__(self) -> str:
         return text_of(self)
@@ -222,6 +227,11 @@ def fingerprint_of(arrays: Arrays, options: Mapping[str, object]) -> str:
     shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
     head = {"format": FORMAT_VERSION, "options": options, "arrays": shapes}
     return digest_of(canonical_json(head), [arrays[name] for name in sorted(arrays)])
+
+
+def _events_digest(user_names: Names, offsets: NDArray[np.int64], items: NDArray[np.int32]) -> str:
+    arrays: list[NDArray[np.generic]] = [user_names.blob, user_names.offsets, offsets, items]
+    return digest_of(canonical_json([len(array) for array in arrays]), arrays)
 
 
 def write_corpus(
@@ -273,6 +283,7 @@ def write_corpus(
         options=options,
         report=report,
         has_vectors=item_vectors is not None,
+        events=_events_digest(user_names, offsets, items),
     )
     _assemble(folder, arrays, manifest)
     layout = _layout(manifest)

@@ -54,7 +54,7 @@ class WarmStart:
     vector_encoder: str | None = None
     """Name of the encoder that made the vectors of the items; None: its corpus names none."""
     events: str | None = None
-    """`Corpus.events_digest` of its corpus; None: its version did not record it."""
+    """`Corpus.events_digest` of its corpus; None: its version, or that corpus, did not have it."""
 
     @property
     def record(self) -> StartRecord:
@@ -116,7 +116,8 @@ class WarmStart:
         """
         if self.fingerprint == corpus.fingerprint:
             return True
-        return (self.events or self.corpus(data_root).events_digest) == corpus.events_digest
+        events = self.events or self.corpus(data_root).events_digest
+        return events == corpus.events_digest
 
     def _check_encoder(self, config: RunConfig) -> None:
         """Raise `InputError` when the encoders compute different things from the same weights.

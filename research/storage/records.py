@@ -61,7 +61,7 @@ class DatasetRecord:
     earlier version did not record them."""
     events: str | None = None
     """`Corpus.events_digest`, which says whether two corpora have the same events; None: an earlier
-    version did not record it."""
+    version wrote the record or the corpus."""
 
 
 @dataclass(frozen=True, kw_only=True)

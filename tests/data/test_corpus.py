@@ -214,6 +214,7 @@ def test_a_manifest_that_is_no_object_is_refused(folder: Path, text: str, messag
         ("counts", {"users": 3}, r"offsets\.npy: 2 users, but manifest\.json says 3"),
         ("options", [], r"options is \[\]; allowed: an object; prepare"),
         ("options", {"user_core": 5}, "the corpus was changed"),
+        ("events", "0", "json: 'events' is '0', but the corpus's events have the digest [0-9a-f]"),
     ],
 )
 def test_a_foreign_manifest_is_refused(folder: Path, key: str, value: object, message: str) -> None:
@@ -249,6 +250,25 @@ def test_verify_finds_what_opening_does_not_look_at(
     overwrite(folder, name, values)
     Corpus.open(folder)
     refuse(folder, message)
+
+
+def test_equal_events_have_an_equal_digest_also_in_a_corpus_of_an_earlier_version(
+    tmp_path: Path,
+) -> None:
+    corpus = write(tmp_path / "corpus")
+    other = write(tmp_path / "other", item_titles=None, timestamps=None)
+    assert corpus.fingerprint != other.fingerprint
+    assert corpus.manifest.events == corpus.events_digest == other.events_digest
+    swapped = write(tmp_path / "swapped", items=(1, 0, 2, 1), timestamps=None)
+    renamed = write(tmp_path / "renamed", user_names=("ann", "abjörn"))
+    longer = write(tmp_path / "longer", offsets=(0, 2, 4), timestamps=None)
+    digests = {one.events_digest for one in (corpus, swapped, renamed, longer)}
+    assert len(digests) == 4
+    edit_manifest(tmp_path / "other", events=None)
+    earlier = Corpus.open(tmp_path / "other")
+    earlier.verify()
+    assert earlier.manifest.events is None
+    assert earlier.events_digest == corpus.events_digest
 
 
 def test_a_corpus_moves_with_its_folder_and_keeps_its_fingerprint(tmp_path: Path) -> None:
