@@ -8,7 +8,7 @@ from pathlib import Path
 
 from research.errors import InputError
 from research.storage.records import read_record
-from research.storage.tuning_records import TunedCellRecord, TuningRecord
+from research.storage.tuning_records import TunedCellRecord, TuningRecord, length_words
 from research.storage.untrusted import printable, short_text
 
 # The budget curve in words shows the best value after so many trials, and after all.
@@ -61,6 +61,8 @@ class TuningPart:
     """The metric that decided between trials, on the validation part."""
     trials: int
     """Trials of every cell on every corpus."""
+    trial_length: float
+    """The share of a winner's limits that a trial had."""
     sampler: str
     pruner: str
     seed: int
@@ -76,7 +78,8 @@ class TuningPart:
         """How it was done, in a sentence or two."""
         seeds = ", ".join(map(str, self.fresh_seeds))
         return (
-            f"Each tuned cell had {self.trials} trials on each corpus, drawn {self.sampler}, with "
+            f"Each tuned cell had {self.trials} trials on each corpus"
+            f"{length_words(self.trial_length)}, drawn {self.sampler}, with "
             f"seed {self.seed}; pruned: {self.pruner}. The trial with the best "
             f"{self.metric.upper()} on the validation part was then run with seeds {seeds}, which "
             "alone rank the test part."
@@ -109,6 +112,7 @@ def tuning_of(folder: Path, cells: Collection[str]) -> TuningPart | None:
     return TuningPart(
         metric=record.metric,
         trials=record.trials,
+        trial_length=record.trial_length,
         sampler=printable(record.sampler),
         pruner=printable(record.pruner),
         seed=record.seed,

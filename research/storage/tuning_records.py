@@ -104,6 +104,8 @@ class TuningRecord(Record):
     """The seeds with which the winners are run and tested."""
     importance: str
     """The method by which importances are computed, in words."""
+    trial_length: float = 1.0
+    """The share of a winner's limits, in epochs, steps, tokens or seconds, that a trial had."""
     cells: tuple[TunedCellRecord, ...]
     """The trials by corpus and cell; cells without a space are not among them."""
     command: str
@@ -116,3 +118,8 @@ class TuningRecord(Record):
         ):
             if not is_file_name(name):
                 raise InputError(f"it names {name!r:.80}, which cannot be the name of a folder")
+
+
+def length_words(trial_length: float) -> str:
+    """`, each 33 % as long as a winner`, after a number of trials; empty: they are as long."""
+    return "" if trial_length == 1.0 else f", each {100 * trial_length:.0f} % as long as a winner"

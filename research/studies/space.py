@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import FunctionType
 from typing import TypeVar, final
 
@@ -132,6 +132,9 @@ class TunedCell:
     """The run that is changed."""
     space: Space
     """Draws values from a `Trial`, and returns changes by dotted name, or a whole config."""
+    first: Mapping[str, Value] = field(default_factory=dict)
+    """Values of the first trial, by the names under which the space draws them, such as those of
+    a published recipe; what it does not name is drawn."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, RunConfig) or not callable(self.space):
@@ -266,7 +269,16 @@ def check_space(
     """
     distributions: dict[str, Distribution] = {}
     for number in range(PROBES):
-        drawn = run_of(cell, tuned, random_draw(seed_of(seed, "probe", number)), packages)
+        draw = random_draw(seed_of(seed, "probe", number))
+        if number == 0:
+            draw = given_first(tuned, draw)
+        drawn = run_of(cell, tuned, draw, packages)
+        unknown = [] if number else [name for name in tuned.first if name not in drawn.parameters]
+        if unknown:
+            raise InputError(
+                f"cell {cell}: first has {unknown[0]!r}, which the space does not draw with these "
+                f"values; it draws {', '.join(drawn.parameters)}"
+            )
         try:
             check_config(drawn.config)
             last = drawn.config.stages[-1] if drawn.config.stages else None
@@ -288,6 +300,26 @@ def check_space(
             "tuned"
         )
     return distributions
+
+
+def given_first(tuned: TunedCell, draw: Draw) -> Draw:
+    """Gives the values of `tuned.first`, and draws those that it does not name.
+
+    The draw raises `InputError` for a value that cannot be drawn.
+    """
+
+    def value_of(name: str, distribution: Distribution) -> Value:
+        if name not in tuned.first:
+            return draw(name, distribution)
+        value = tuned.first[name]
+        if not is_within(value, distribution):
+            raise InputError(
+                f"first has {name}={value!r}, which the space cannot draw from "
+                f"{distribution}; give a value that it can"
+            )
+        return value
+
+    return value_of
 
 
 def random_draw(seed: int) -> Draw:

@@ -30,7 +30,7 @@ from research.studies.optuna_studies import (
 )
 from research.studies.pruning import Pruning, points_of
 from research.studies.record import run_folder
-from research.studies.space import TunedCell, replay, run_of
+from research.studies.space import TunedCell, given_first, replay, run_of
 from research.studies.study import make_job
 from research.studies.tuning import Tuning
 from research.studies.workers import JobQueue, Worker, must_wait
@@ -94,6 +94,8 @@ class CellTrials:
         number = len(trials)
         seed = seed_of(self.tuning.seed, "trial", number) % (1 << 32)
         draw = drawing(self.tuning.sampler, seed, known, trials[len(known) :])
+        if number == 0:
+            draw = given_first(self.tuned, draw)
         drawn = run_of(self.cell, self.tuned, draw, self.allow)
         trial = StoredTrial(
             number=number,
@@ -231,7 +233,8 @@ def has_ended(folder: Path) -> bool:
 
 def facts_of(tuning: Tuning, cell: str, corpus_name: str, corpus: Corpus) -> dict[str, object]:
     """All that decides a cell's trials but for its space, as JSON values by a word for messages."""
-    base = tuning.trial_run(tuning.tuned_cells[cell].base, corpus_name)
+    tuned = tuning.tuned_cells[cell]
+    base = tuning.trial_run(tuned.base, corpus_name)
     return {
         "metric": tuning.metric,
         "corpus": corpus.fingerprint,
@@ -241,6 +244,7 @@ def facts_of(tuning: Tuning, cell: str, corpus_name: str, corpus: Corpus) -> dic
         "seed": tuning.seed,
         "budget": None if tuning.budget is None else str(tuning.budget),
         "base": hash_of(replace(base, corpus="")),
+        **({"first": dict(tuned.first)} if tuned.first else {}),
     }
 
 

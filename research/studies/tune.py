@@ -27,7 +27,7 @@ from research.runs.corpus import prepare_and_open_corpus
 from research.runs.execute import RunOptions
 from research.storage.records import RunSummary, read_record, write_record
 from research.storage.run_folder import lock_folder
-from research.storage.tuning_records import TunedCellRecord, TuningRecord
+from research.storage.tuning_records import TunedCellRecord, TuningRecord, length_words
 from research.storage.untrusted import printable
 from research.studies.job import Job
 from research.studies.optuna_studies import IMPORTANCE, TrialStore, check_optuna
@@ -310,6 +310,7 @@ def record_of(tuning: Tuning, cells: Sequence[TunedCellRecord], command: str) ->
         name=tuning.name,
         metric=tuning.metric,
         trials=tuning.trials,
+        trial_length=tuning.trial_length,
         sampler=str(tuning.sampler),
         pruner="none" if tuning.pruner is None else str(tuning.pruner),
         seed=tuning.seed,
@@ -339,9 +340,10 @@ def print_trials(
     console = plain_console()
     console.print(tuning.question)
     console.print(
-        f"{tuning.trials} trials of each cell, drawn {tuning.sampler}; pruned: "
-        f"{tuning.pruner or 'none'}; the best by {tuning.metric} on the validation part is then "
-        f"run with seeds {', '.join(map(str, tuning.fresh_seeds))} and tested"
+        f"{tuning.trials} trials of each cell{length_words(tuning.trial_length)}, drawn "
+        f"{tuning.sampler}; pruned: {tuning.pruner or 'none'}; the best by {tuning.metric} on the "
+        "validation part is then run with seeds "
+        f"{', '.join(map(str, tuning.fresh_seeds))} and tested"
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in ("corpus", "cell"):

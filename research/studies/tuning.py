@@ -18,6 +18,19 @@ from research.studies.budget import Budget
 from research.studies.search import TPE, PrunerConfig, SamplerConfig, check_at_least
 from research.studies.space import TunedCell
 from research.studies.study import Study, comparable_run
+from research.training.config import StageConfig
+
+
+def shortened(stage: StageConfig, share: float) -> StageConfig:
+    """A stage with this share of its limits, rounded, and at least one epoch, step or token."""
+    if share == 1.0:
+        return stage
+    counts = {name: getattr(stage, name) for name in ("epochs", "steps", "tokens")}
+    limits = {
+        name: max(1, round(count * share)) for name, count in counts.items() if count is not None
+    }
+    seconds = None if stage.seconds is None else stage.seconds * share
+    return replace(stage, **limits, seconds=seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +48,9 @@ class Tuning:
     """The cell that the others are compared with."""
     corpora: tuple[str, ...] = ("ml-100k",)
     """Corpus folders or names of known data sets; every cell is tuned on each."""
+    trial_length: float = 1.0
+    """The share of every stage's limits, in epochs, steps, tokens or seconds, that a trial may
+    spend; above 0, at most 1. Winners spend them whole."""
     metric: str = "ndcg@10"
     """The metric that decides between trials: that of the selected weights on the validation part,
     under full ranking."""
@@ -64,6 +80,11 @@ class Tuning:
         check_types(self)
         check_at_least(f"tuning {self.name}: trials", self.trials, 1)
         check_at_least(f"tuning {self.name}: at_once", self.at_once, 1)
+        if not 0.0 < self.trial_length <= 1.0:
+            raise InputError(
+                f"tuning {self.name}: trial_length is {self.trial_length}; it must be above 0 and "
+                "at most 1, the share of a winner's length that a trial has"
+            )
         check_metric_names([self.metric], f"tuning {self.name}: metric")
         if not of_ranks([self.metric]):
             raise InputError(
@@ -102,8 +123,10 @@ class Tuning:
         return f"{self.name}{TRIALS}"
 
     def trial_run(self, config: RunConfig, corpus: str) -> RunConfig:
-        """The config of a trial's run: the test part is left alone."""
+        """The config of a trial's run: `trial_length` as long, and the test part is left alone."""
         config = comparable_run(config, corpus, self.seed, [self.metric], self.budget)
+        stages = tuple(shortened(stage, self.trial_length) for stage in config.stages)
+        config = replace(config, stages=stages)
         evaluation = replace(
             config.evaluation, candidates=("full",), negatives_file=None, test=False
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -201,6 +202,27 @@ def test_a_space_that_asks_for_other_things_each_time_is_refused() -> None:
 )
 def test_what_cannot_be_drawn_or_is_no_config_is_refused(space: Space, message: str) -> None:
     assert message in refusal(space)
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ({"lr": 0.5}, "cell mine, without a draw: first has lr=0.5, which the space cannot"),
+        ({"loss": "none"}, "first has loss='none', which the space cannot draw from Choice("),
+        ({"loss": "full", "negatives": 4}, "first has 'negatives', which the space does not draw"),
+        ({"rate": 0.01}, "first has 'rate', which the space does not draw with these values; it"),
+    ],
+)
+def test_first_values_that_cannot_be_drawn_are_refused(
+    first: dict[str, Value], message: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_space("mine", TunedCell(base=BASE, space=conditional, first=first), 0)
+
+
+def test_first_values_may_be_of_a_branch() -> None:
+    first: dict[str, Value] = {"lr": 0.01, "loss": "sampled", "negatives": 4}
+    check_space("mine", TunedCell(base=BASE, space=conditional, first=first), 0)
 
 
 def test_one_name_stands_for_one_distribution() -> None:

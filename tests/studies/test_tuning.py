@@ -16,6 +16,8 @@ from research.cli.listing import of_runs
 from research.data.corpus import Corpus
 from research.data.splits import LeaveOneOut, UserHoldout
 from research.errors import InputError
+from research.overrides import replace_fields
+from research.report.tuning import tuning_of as tuning_part
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions
 from research.runs.parts import RunParts
@@ -37,7 +39,7 @@ from research.studies.search import (
     SamplerConfig,
 )
 from research.studies.space import Trial, TunedCell
-from research.studies.tuning import Tuning
+from research.studies.tuning import Tuning, shortened
 from tests.support.command_line import command_error, files_of, run_command, snapshot_of
 from tests.support.small_runs import FINETUNE, PRETRAIN, config_of, corpus_in
 from tests.support.tunings import done, journal_states, refusal, space, trials_in, tuning_of
@@ -159,6 +161,42 @@ def test_trials_share_a_pretraining_that_their_values_do_not_change(
         assert json.loads((folder / "summary.json").read_text())["shared"] == {
             "pretrain": "../../next-0/0"
         }
+
+
+def test_a_trial_has_its_share_of_every_limit() -> None:
+    stage = replace(FINETUNE, epochs=7, steps=100, tokens=1, seconds=9.0)
+    short = shortened(stage, 1 / 3)
+    assert (short.epochs, short.steps, short.tokens, short.seconds) == (2, 33, 1, 3.0)
+    assert replace(short, epochs=7, steps=100, tokens=1, seconds=9.0) == stage
+    unlimited = replace(FINETUNE, epochs=None, steps=1)
+    assert shortened(unlimited, 0.1) == unlimited
+
+
+@pytest.mark.long
+def test_trials_may_be_shorter_than_winners_and_begin_with_given_values(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    cells = tuning_of(corpus).cells
+    tuned = cells["next"]
+    assert isinstance(tuned, TunedCell)
+    base = replace_fields(tuned.base, {"stages.0.epochs": 4})
+    tuned = replace(tuned, base=base, first={"lr": 0.0123})
+    tuning = tuning_of(corpus, cells={**cells, "next": tuned}, trial_length=0.5)
+    done(tuning, tmp_path)
+    (cell,) = trials_in(tmp_path)
+    rates = [trial["parameters"]["lr"] for trial in cell["trials"]]
+    assert rates[0] == 0.0123
+    assert len(set(rates)) == len(rates)
+    trial = tmp_path / "mine-trials" / "films" / "next-0" / "0" / "config.json"
+    winner = tmp_path / "mine" / "films" / "next" / "1" / "config.json"
+    assert [
+        json.loads(path.read_text())["config"]["stages"][0]["epochs"] for path in (trial, winner)
+    ] == [2, 4]
+    part = tuning_part(tmp_path / "mine", tuple(tuning.cells))
+    assert part is not None
+    assert "had 3 trials on each corpus, each 50 % as long as a winner, drawn by" in part.sentence
+    changed = replace(tuning, cells={**cells, "next": replace(tuned, first={"lr": 0.02})})
+    assert "first was {lr=0.0123} and is {lr=0.02}" in refusal(changed, tmp_path)
 
 
 @pytest.mark.long
@@ -406,6 +444,8 @@ def test_a_cell_without_a_complete_trial_has_no_winner(corpus: Corpus, tmp_path:
     [
         ({"trials": 0}, "tuning mine: trials is 0; it must be at least 1"),
         ({"at_once": 0}, "tuning mine: at_once is 0; it must be at least 1"),
+        ({"trial_length": 0.0}, "tuning mine: trial_length is 0.0; it must be above 0 and at most"),
+        ({"trial_length": 1.5}, "tuning mine: trial_length is 1.5"),
         ({"metric": "auc"}, "tuning mine: metric"),
         ({"seed": 2}, "fresh_seeds has 2, the seed of the trials"),
         ({"base": "none"}, "study mine: base is 'none'; cells: popularity, next"),
@@ -560,7 +600,7 @@ from baselines.popularity import popularity
 from research.runs.config import RunConfig
 from research.studies.search import RandomSearch
 from research.studies.space import Trial, TunedCell
-from research.studies.tuning import Tuning
+from research.studies.tuning import Tuning, shortened
 from tests.support.small_runs import ENCODER, FINETUNE
 
 CORPUS = {corpus!r}
