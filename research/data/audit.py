@@ -16,18 +16,24 @@ from research.errors import InputError
 
 
 def audit_corpus(
-    corpus: Corpus, config: AnySplit = LeaveOneOut(), seen: Seen = "excluded"
+    corpus: Corpus,
+    config: AnySplit = LeaveOneOut(),
+    seen: Seen = "excluded",
+    *,
+    training_share: float = 1.0,
+    seed: int = 0,
 ) -> list[Finding]:
     """The findings of all checks of a corpus, and of it under a split.
 
-    `seen` says how items of the history are ranked: see `EvaluationConfig.seen`. `InputError` when
-    the corpus is damaged or has changed since it was prepared.
+    `seen` says how items of the history are ranked: see `EvaluationConfig.seen`; `training_share`
+    and `seed` are those of a run's config. `InputError` when the corpus is damaged or has changed
+    since it was prepared.
     """
     corpus.verify()
     repeats = Repeats.of(corpus)
     findings = corpus_checks(corpus, repeats)
     try:
-        arranged, split = split_corpus(config, corpus)
+        arranged, split = split_corpus(config, corpus, training_share=training_share, seed=seed)
     except InputError as error:
         return [*findings, Finding(check="split", level="problem", numbers={}, sentence=str(error))]
     if arranged is not corpus:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.splits import Split, SplitConfig
+from research.randomness import permutation, seed_of
 
 AnySplit = SplitConfig | ColdItems
 
 
-def split_corpus(config: AnySplit, corpus: Corpus) -> tuple[Corpus, Split]:
+def split_corpus(
+    config: AnySplit, corpus: Corpus, *, training_share: float = 1.0, seed: int = 0
+) -> tuple[Corpus, Split]:
     """The corpus as the split's ranges mean it, and the split; `InputError` as for the config's.
 
-    It is `corpus` itself, but where items are held out: then each history is in another order.
+    The first is `corpus` itself, but where items are held out: then each history is in another
+    order. `training_share` and `seed` are as in `with_fewer_users`.
     """
     if isinstance(config, ColdItems):
-        return config.arranged_split(corpus)
-    return corpus, config.split(corpus)
+        corpus, split = config.arranged_split(corpus)
+    else:
+        split = config.split(corpus)
+    return corpus, split if training_share == 1.0 else with_fewer_users(split, training_share, seed)
+
+
+def with_fewer_users(split: Split, share: float, seed: int) -> Split:
+    """The split with this share of its training rows, at least one; the questions stay.
+
+    Rows are drawn by `seed`, and those of a smaller share are among those of a larger one.
+    """
+    order = permutation(seed_of("training users", seed), len(split.training)).numpy()
+    number = max(1, round(share * len(order)))
+    return replace(split, training=split.training.select(np.sort(order[:number])))

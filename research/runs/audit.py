@@ -43,7 +43,13 @@ def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Fin
     ]
     if record.fingerprint != corpus.fingerprint:
         return findings
-    findings += audit_corpus(corpus, config.split, config.evaluation.seen)
+    findings += audit_corpus(
+        corpus,
+        config.split,
+        config.evaluation.seen,
+        training_share=config.training_share,
+        seed=config.seed,
+    )
     if config.evaluation.negatives_file is not None:
         arranged, split = split_corpus(config.split, corpus)
         findings.append(candidate_file(config.evaluation.negatives_file, arranged, split.test))

@@ -85,6 +85,10 @@ class RunConfig:
     knows."""
     split: AnySplit = LeaveOneOut()
     """Which interactions are held out for validation and test."""
+    training_share: float = 1.0
+    """Share of the users who are trained on, drawn by `seed`, above 0; all are asked after. Users
+    of a smaller share are among those of a larger one, and counts of items, as of popularity, are
+    over them alone."""
     encoder: BackboneConfig = TransformerConfig()
     """The encoder that all stages share."""
     items: ItemTableConfig = ItemTableConfig()
@@ -107,6 +111,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if not 0.0 < self.training_share <= 1.0:
+            raise InputError(
+                f"training_share is {self.training_share}; it must be above 0 and at most 1"
+            )
         if bool(self.stages) == (self.ranker is not None):
             raise InputError("a run has either stages or a counting ranker, and not both")
         if self.start_from is not None and not self.stages:

@@ -76,7 +76,9 @@ class RunParts:
         corpus = open_corpus(config.corpus, data_root)
         corpus.verify()
         check_metrics(config.evaluation.metrics, corpus)
-        arranged, split = split_corpus(config.split, corpus)
+        arranged, split = split_corpus(
+            config.split, corpus, training_share=config.training_share, seed=config.seed
+        )
         catalogue = Catalogue.of(arranged, split)
         return RunParts(config, corpus, split, catalogue, arranged=arranged)
 
