@@ -1,0 +1,249 @@
+"""How do published models compare on one corpus once all are tuned alike?
+
+Leave-one-out, all items ranked, items of the history excluded, width 64, length 50. Every recipe
+has 8 trials on validation, seed 5, each a third as long as a run: its learning rate, its dropout
+and at most one value of its own; the first trial is the recipe as its source has it, the others are
+drawn at random and then by TPE. The best by NDCG@10 on the validation part is run with seeds 0 to
+4, which alone rank the test part. What counts has nothing drawn but the trials, and one seed.
+
+Departures from the sources, the same for all. On the small corpora (`small`) rows are overlapping
+windows of 50 items, 64 a step, and limits and patience are longer in epochs, as an epoch has few
+steps. S3-Rec is pretrained on the same rows as it is fine-tuned on, a seventh (Beauty) to a
+twentieth (LastFM) of the tokens of every prefix; its encoder's dropout is not drawn, so that all
+trials share one pretraining.
+
+Corpora: python -m research prepare s3rec --raw LastFM.txt --out data/corpora/LastFM
+         python -m research prepare s3rec --raw Beauty.txt --out data/corpora/Beauty
+Command: python -m research tune experiments.tuned_leaderboard:small --threads 1 --no-probe
+         python -m research tune experiments.tuned_leaderboard --threads 1 --no-probe
+         python -m experiments.results.collect runs/tuned-small runs/tuned
+         make results
+Hardware: two CPU cores, no GPU. Times and results: experiments/results/, experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from baselines import (
+    bert4rec,
+    bsarec,
+    cl4srec,
+    ease,
+    gru4rec,
+    hstu,
+    item_knn,
+    popularity,
+    s3rec,
+    sasrec,
+    transitions,
+)
+from experiments.counting import decayed_space, ease_space, item_knn_space
+from research.data.windows import LastItems, Sliding, WindowsConfig
+from research.model.ligr import LiGR
+from research.model.transformer_config import TransformerConfig
+from research.overrides import replace_fields
+from research.runs.config import RunConfig
+from research.studies.changes import Changes
+from research.studies.search import TPE, MedianPruner
+from research.studies.space import Trial, TunedCell, Value
+from research.studies.tuning import Tuning
+
+SEEDS = (0, 1, 2, 3, 4)
+TRIAL_SEED, TRIALS, TRIAL_LENGTH = 5, 8, 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """A value of a recipe's own that is drawn, by name; its first value is the recipe's."""
+
+    name: str
+    """The name under which it is drawn."""
+    field: str
+    """The dotted name of the field that it sets."""
+    low: float
+    high: float
+    log: bool = False
+    """Whether its logarithm is uniform."""
+
+    def draw(self, trial: Trial) -> Changes:
+        """What the drawn value changes."""
+        drawn = trial.log_uniform if self.log else trial.uniform
+        return {self.field: drawn(self.name, self.low, self.high)}
+
+
+NEXT, CLOZE = "stages.0.objectives.next", "stages.0.objectives.cloze"
+# By cell: gSASRec's t, the share of items that BERT4Rec masks, CL4SRec's lambda, BSARec's alpha.
+OWN = {
+    "gsasrec": Own(name="t", field=f"{NEXT}.loss.calibration", low=0.0, high=1.0),
+    "bert4rec": Own(name="rate", field=f"{CLOZE}.corruption.rate", low=0.1, high=0.7),
+    "cl4srec": Own(
+        name="weight", field="stages.0.objectives.contrast.weight", low=0.01, high=1.0, log=True
+    ),
+    "bsarec": Own(name="alpha", field="encoder.block.alpha", low=0.1, high=0.9),
+}
+# By cell, the fields of the encoder that share one dropout; of the others it is `dropout` alone.
+DROPOUTS: dict[str, tuple[str, ...]] = {
+    "gsasrec": ("dropout", "inner_dropout"),
+    "ligr": ("dropout", "inner_dropout"),
+    "gru4rec": ("embedding_dropout",),
+    # One pretraining serves all trials.
+    "s3rec": (),
+    "s3rec-published": (),
+}
+
+
+def tuned(cell: str, base: RunConfig) -> TunedCell:
+    """A recipe with its space: learning rate of the last stage, dropout, a value of its own.
+
+    The first trial has the recipe's own values.
+    """
+    own, dropouts = OWN.get(cell), DROPOUTS.get(cell, ("dropout",))
+    rate = f"stages.{len(base.stages) - 1}.optimizer.lr"
+
+    def space(trial: Trial) -> Changes:
+        changes: dict[str, object] = {rate: trial.log_uniform("lr", 3e-4, 1e-2)}
+        if dropouts:
+            share = trial.uniform("dropout", 0.0, 0.7)
+            changes |= {f"encoder.{name}": share for name in dropouts}
+        return changes if own is None else {**changes, **own.draw(trial)}
+
+    first: dict[str, Value] = {"lr": base.stages[-1].optimizer.lr}
+    if dropouts:
+        first["dropout"] = getattr(base.encoder, dropouts[0])
+    if own is not None:
+        first[own.name] = value_at(base, own.field)
+    return TunedCell(base=base, space=space, first=first)
+
+
+def value_at(config: RunConfig, field: str) -> float:
+    """The number at a dotted name."""
+    value: object = config
+    for part in field.split("."):
+        if isinstance(value, Mapping):
+            value = value[part]
+        else:
+            value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
+    assert isinstance(value, float), f"{field} is {value!r}"
+    return value
+
+
+def counting() -> dict[str, TunedCell | RunConfig]:
+    """What counts, with spaces as in `experiments.counting`."""
+    return {
+        "popularity": popularity.popularity(),
+        "transitions": transitions.transitions(),
+        "item-knn": TunedCell(base=item_knn.item_knn(), space=item_knn_space),
+        "item-knn-decayed": TunedCell(base=item_knn.item_knn(), space=decayed_space),
+        "ease": TunedCell(base=ease.ease(), space=ease_space),
+    }
+
+
+def gsasrec() -> RunConfig:
+    """gSASRec's loss and output table at the size of the others; its 256 negatives, t 0.75."""
+    changes = {
+        "encoder.length": 50,
+        "encoder.width": 64,
+        "encoder.feed_forward": 64,
+        "stages.0.epochs": 100,
+    }
+    return replace_fields(sasrec.gsasrec(), changes)
+
+
+def ligr() -> RunConfig:
+    """SASRec under the full softmax with LiGR's blocks (eSASRec's), two of one head."""
+    encoder = TransformerConfig(
+        length=50, width=64, layers=2, heads=1, feed_forward=256, block=LiGR(),
+        embedding_norm=False, dropout=0.2, inner_dropout=0.2,
+    )  # fmt: skip
+    return replace(sasrec.full_softmax(), encoder=encoder)
+
+
+def pretrained(config: RunConfig, windows: WindowsConfig, epochs: int) -> RunConfig:
+    """S3-Rec with its pretraining on these rows."""
+    changes = {"stages.0.windows": windows, "stages.0.epochs": epochs}
+    return replace_fields(config, changes)
+
+
+def trained() -> dict[str, RunConfig]:
+    """The recipes for Amazon Beauty, those that must be there first."""
+    full_softmax = limited(sasrec.full_softmax(), 60)
+    return {
+        "sasrec": full_softmax,
+        "sasrec-bce": limited(sasrec.bce(), 150),
+        "gsasrec": gsasrec(),
+        "gru4rec": limited(gru4rec.full_softmax(), 60),
+        "bert4rec": bert4rec.beauty(),
+        "s3rec": limited(pretrained(s3rec.corrected(), LastItems(), 100), 60),
+        "hstu": limited(hstu.full_softmax(), 60),
+        "ligr": limited(ligr(), 60),
+        "cl4srec": limited(cl4srec.full_softmax(), 60),
+        "bsarec": limited(bsarec.beauty(), 60),
+        "s3rec-published": limited(pretrained(s3rec.published_softmax(), LastItems(), 100), 60),
+    }
+
+
+def limited(config: RunConfig, epochs: int) -> RunConfig:
+    """A run whose last stage has so many epochs at most."""
+    return replace_fields(config, {f"stages.{len(config.stages) - 1}.epochs": epochs})
+
+
+def sized(config: RunConfig) -> RunConfig:
+    """A recipe on rows for some thousand users: overlapping windows, 64 a step, more patience."""
+    stage = f"stages.{len(config.stages) - 1}"
+    changes = {
+        f"{stage}.windows": Sliding(),
+        f"{stage}.batches.sequences_per_batch": 64,
+        f"{stage}.validation.metric": "ndcg@10",
+        f"{stage}.validation.patience": 15,
+    }
+    return replace_fields(config, changes)
+
+
+def trained_on_small() -> dict[str, RunConfig]:
+    """The recipes for corpora of some thousand users.
+
+    BSARec keeps its rows, every prefix, of which an epoch has ten times the tokens.
+    """
+    cells = trained()
+    few = {"stages.0.epochs": 12, "stages.0.validation.patience": 4}
+    special = {
+        "bert4rec": bert4rec.cloze(),
+        "bsarec": replace_fields(bsarec.lastfm(), few),
+        "s3rec": sized(pretrained(cells["s3rec"], Sliding(), 100)),
+        "s3rec-published": sized(pretrained(cells["s3rec-published"], Sliding(), 100)),
+    }
+    return {name: special.get(name) or sized(config) for name, config in cells.items()}
+
+
+def leaderboard(
+    name: str, corpora: tuple[str, ...], cells: Mapping[str, TunedCell | RunConfig]
+) -> Tuning:
+    """A tuning of these cells, compared with SASRec under the full softmax."""
+    return Tuning(
+        name=name,
+        question="How do published models compare once all are tuned alike?",
+        cells=cells,
+        base="sasrec",
+        corpora=corpora,
+        trials=TRIALS,
+        trial_length=TRIAL_LENGTH,
+        sampler=TPE(startup_trials=5),
+        pruner=MedianPruner(startup_trials=4, startup_epochs=5),
+        seed=TRIAL_SEED,
+        fresh_seeds=SEEDS,
+        metrics=("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr"),
+    )
+
+
+def tuning() -> Tuning:
+    """Amazon Beauty."""
+    cells = {name: tuned(name, base) for name, base in trained().items()}
+    return leaderboard("tuned", ("data/corpora/Beauty",), {**counting(), **cells})
+
+
+def small() -> Tuning:
+    """LastFM and MovieLens-100K."""
+    cells = {name: tuned(name, base) for name, base in trained_on_small().items()}
+    return leaderboard("tuned-small", ("data/corpora/LastFM", "ml-100k"), {**counting(), **cells})
