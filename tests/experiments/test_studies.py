@@ -36,6 +36,8 @@ pytestmark = pytest.mark.long
 STUDIES = {
     "objectives": experiments.objectives.study,
     "objectives against none": experiments.objectives.against_none,
+    "objectives, lastfm": experiments.objectives.lastfm,
+    "objectives, beauty": experiments.objectives.beauty,
     "losses": experiments.losses.study,
     "masking": experiments.masking.study,
     "encoder": experiments.encoder.study,

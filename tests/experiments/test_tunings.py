@@ -1,0 +1,78 @@
+"""The tunings that ship: first trials are the recipes, spaces make valid runs, sizes are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from experiments import less_data, strongest, temporal, tuned_leaderboard
+from research.data.windows import EveryPrefix
+from research.model.transformer_config import TransformerConfig
+from research.runs.config import RunConfig
+from research.studies.space import Distribution, TunedCell, Value, check_space, given_first, run_of
+from research.studies.tuning import Tuning
+
+TUNINGS = (
+    tuned_leaderboard.tuning, tuned_leaderboard.small, strongest.tuning, strongest.lastfm,
+)  # fmt: skip
+
+
+def cells_of(*makers: Callable[[], Tuning]) -> Iterator[tuple[str, str, TunedCell]]:
+    for make in makers:
+        tuning = make()
+        yield from ((tuning.name, name, cell) for name, cell in tuning.tuned_cells.items())
+
+
+def first_run(cell: TunedCell) -> RunConfig:
+    def nothing_else(name: str, distribution: Distribution) -> Value:
+        raise AssertionError(f"first lacks {name}")
+
+    return run_of("cell", cell, given_first(cell, nothing_else)).config
+
+
+def test_the_first_trial_of_a_recipe_is_the_recipe() -> None:
+    recipes = 0
+    for tuning, name, cell in cells_of(tuned_leaderboard.tuning, tuned_leaderboard.small):
+        if cell.base.stages:
+            assert first_run(cell) == cell.base, (tuning, name)
+            recipes += 1
+    assert recipes == 22
+
+
+def test_the_first_trial_of_the_strongest_is_sasrec_but_for_a_millionth_of_weight_decay() -> None:
+    for _, _, cell in cells_of(strongest.tuning, strongest.lastfm):
+        run, base = first_run(cell), cell.base
+        optimizer = replace(run.stages[0].optimizer, weight_decay=0.0)
+        encoder = run.encoder
+        assert isinstance(encoder, TransformerConfig)
+        assert encoder.dropouts == base.encoder.dropouts  # type: ignore[attr-defined]
+        encoder = replace(encoder, attention_dropout=None)
+        stage = replace(run.stages[0], optimizer=optimizer)
+        assert replace(run, encoder=encoder, stages=(stage,)) == base
+
+
+def test_every_recipe_of_a_leaderboard_is_of_width_64_and_length_50() -> None:
+    for tuning, name, cell in cells_of(tuned_leaderboard.tuning, tuned_leaderboard.small):
+        if cell.base.stages:
+            encoder = cell.base.encoder
+            assert (encoder.width, encoder.length) == (64, 50), (tuning, name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("make", TUNINGS, ids=lambda make: f"{make.__module__}.{make.__name__}")
+def test_whatever_a_space_draws_is_a_valid_run(make: Callable[[], Tuning]) -> None:
+    tuning = make()
+    assert tuning.trial_length == 1 / 3
+    for name, cell in tuning.tuned_cells.items():
+        check_space(name, cell, tuning.seed, prunes=True)
+
+
+def test_pretraining_under_a_cut_and_with_less_data_is_the_same_as_in_the_ablation() -> None:
+    pretrained = less_data.study().cells["pretraining=s3,users=0.1"].stages[0]
+    assert not isinstance(pretrained.windows, EveryPrefix)
+    assert set(pretrained.objectives) == {"aap", "mip", "map", "sp"}
+    cut = temporal.study().cells["s3rec"].stages
+    assert cut[0].objectives == pretrained.objectives
+    assert sum(stage.tokens or 0 for stage in cut) == temporal.BUDGET.amount
