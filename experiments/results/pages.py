@@ -1,8 +1,8 @@
-"""`make results`: make all tables and pictures of the result lines.
+"""`make results`: make all tables, pictures and the leaderboard's page of the result lines.
 
 A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->` and
 `<!-- end -->`, and what is between them is written anew. Pictures are `DATASET-STUDY.svg` in this
-folder.
+folder, and the page with filters is `leaderboard.html`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 
+from experiments.results.leaderboard_page import leaderboard_page
 from experiments.results.lines import FOLDER, all_lines
 from experiments.results.tables import Table, markdown, picture, published, tables_of
 from research.errors import InputError
@@ -66,6 +67,7 @@ def written(tables: Sequence[Table]) -> dict[Path, bytes]:
     return {
         **{path: filled(text, tables).encode() for path, text in texts.items()},
         **{FOLDER / name: drawn for name, drawn in pictures(tables).items()},
+        FOLDER / "leaderboard.html": leaderboard_page(tables).encode(),
     }
 
 
