@@ -46,7 +46,8 @@ docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
-# The tables of README.md and docs/results.md and their pictures, of the lines in experiments/results/.
+# The tables of README.md and docs/results.md, their pictures and the leaderboard's page, of the lines in
+# experiments/results/.
 results: $(STAMP)
 	$(BIN)/python -m experiments.results.pages
 

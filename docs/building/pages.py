@@ -17,8 +17,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-# Pictures that pages of docs/ show by their path in the project.
-PICTURES = ("experiments/report.png", "experiments/benchmark.svg")
+# What pages of docs/ show, or link to, by its path in the project.
+SHOWN = (
+    "experiments/report.png",
+    "experiments/benchmark.svg",
+    "experiments/results/leaderboard.html",
+)
 # Pages of the site by the paths that the project's texts call them by.
 ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 EXAMPLES = "## Add something of your own\n"
@@ -41,7 +45,7 @@ DRAWING = re.compile(r'<p><img alt="([^"]*)" src="(?:\.\./)*drawings/(\w+)\.svg"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and pictures that are not in docs/."""
+    """Add the pages and other files that are not in docs/."""
     pages = {
         "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
         **contributing_pages((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")),
@@ -51,7 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
-    for path in PICTURES:
+    for path in SHOWN:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
 

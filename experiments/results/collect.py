@@ -52,6 +52,7 @@ def line_of(run: Path) -> ResultLine | None:
         seed=int(seed),
         study=study,
         protocol=table.protocol,
+        ties=record.ties,
         fingerprint=record.fingerprint,
         hash=record.hash,
         metrics=metrics,

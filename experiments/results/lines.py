@@ -13,6 +13,7 @@ from pathlib import Path
 
 from research.config import record_from_json, record_to_json
 from research.errors import InputError
+from research.evaluation.ties import TiePolicy
 from research.storage.atomic import replacing
 from research.storage.records import Machine
 from research.storage.untrusted import parse_json, read_bytes
@@ -44,7 +45,9 @@ class ResultLine:
     study: str
     """The study that the run belongs to."""
     protocol: Mapping[str, object]
-    """The protocol of `metrics`, as its rank table has it."""
+    """The protocol of `metrics`, as its rank table has it, but for the ties."""
+    ties: TiePolicy = "expected"
+    """How candidates of equal scores count in `metrics`."""
     fingerprint: str
     """The corpus's fingerprint."""
     hash: str

@@ -1,64 +1,81 @@
-"""`make results`: set the tables of all result lines into README.md and docs/results.md, and draw.
+"""`make results`: make all tables, pictures and the leaderboard's page of the result lines.
 
-A table stands between `<!-- results DATASET -->` and `<!-- end -->`, and what is between them is
-written anew. Pictures are `experiments/results/DATASET.svg`.
+A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->` and
+`<!-- end -->`, and what is between them is written anew. Pictures are `DATASET-STUDY.svg` in this
+folder, and the page with filters is `leaderboard.html`.
 """
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
 
+from experiments.results.leaderboard_page import leaderboard_page
 from experiments.results.lines import FOLDER, all_lines
-from experiments.results.tables import Row, markdown, picture, published, rows_of
+from experiments.results.tables import Table, markdown, picture, published, tables_of
 from research.errors import InputError
 from research.storage.atomic import replacing
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/results.md")
-TABLE = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+TABLE = re.compile(r"(<!-- results (.+?) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
-def rows_by_dataset(folder: Path = FOLDER) -> dict[str, list[Row]]:
-    """The rows of every data set that has lines."""
-    figures = published(folder)
-    lines = sorted(all_lines(folder), key=lambda line: line.dataset)
-    groups = groupby(lines, key=lambda line: line.dataset)
-    return {dataset: rows_of(of_dataset, figures) for dataset, of_dataset in groups}
+def kept_tables(folder: Path = FOLDER) -> list[Table]:
+    """The tables of the lines and published figures that a folder keeps."""
+    return tables_of(all_lines(folder), published(folder))
 
 
-def filled(text: str, tables: dict[str, list[Row]]) -> str:
-    """A page with its tables written anew; `InputError` for a table of an unknown data set."""
+def filled(text: str, tables: Sequence[Table]) -> str:
+    """A page with its tables written anew; `InputError` for a table that no line is of."""
+    known = {f"{table.dataset} {table.study}": table for table in tables}
 
-    def table(found: re.Match[str]) -> str:
-        if found[2] not in tables:
-            raise InputError(f"no result line is of {found[2]}; known: {', '.join(tables)}")
-        return f"{found[1]}\n{markdown(tables[found[2]])}\n{found[3]}"
+    def written(found: re.Match[str]) -> str:
+        if found[2] not in known:
+            raise InputError(
+                f"<!-- results {found[2]} -->: no result line is of such a data set and study; "
+                f"known: {', '.join(known)}"
+            )
+        return f"{found[1]}\n{markdown(known[found[2]])}\n{found[3]}"
 
-    return TABLE.sub(table, text)
+    return TABLE.sub(written, text)
 
 
-def draw(tables: dict[str, list[Row]], folder: Path = FOLDER) -> None:
-    """Write a picture a data set, the same bytes for the same rows."""
+def pictures(tables: Iterable[Table]) -> dict[str, bytes]:
+    """A picture for each table, by its file's name: the same bytes for the same lines.
+
+    Raises `InputError` if two tables have pictures of one name.
+    """
+    drawn: dict[str, bytes] = {}
     with matplotlib.rc_context({"svg.hashsalt": "sixfold", "svg.fonttype": "none"}):
-        for dataset, rows in tables.items():
-            with replacing(folder / f"{dataset}.svg") as file:
-                picture(dataset, rows).savefig(file, format="svg", metadata={"Date": None})
+        for table in tables:
+            name, file = f"{table.dataset}-{table.study}.svg", io.BytesIO()
+            if name in drawn:
+                raise InputError(f"two tables have the picture {name}; rename one's study")
+            picture(table).savefig(file, format="svg", metadata={"Date": None})
+            drawn[name] = file.getvalue()
+    return drawn
 
 
-def main(pages: Sequence[str] = PAGES) -> None:
-    """Write the tables and the pictures."""
-    tables = rows_by_dataset()
-    for name in pages:
-        path = ROOT / name
-        text = filled(path.read_text(encoding="utf-8"), tables)
+def written(tables: Sequence[Table]) -> dict[Path, bytes]:
+    """All files that `make results` writes, with what it writes into them."""
+    texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    return {
+        **{path: filled(text, tables).encode() for path, text in texts.items()},
+        **{FOLDER / name: drawn for name, drawn in pictures(tables).items()},
+        FOLDER / "leaderboard.html": leaderboard_page(tables).encode(),
+    }
+
+
+def main() -> None:
+    """Write the tables, the pictures and the page."""
+    for path, content in written(kept_tables()).items():
         with replacing(path) as file:
-            file.write(text.encode())
-    draw(tables)
+            file.write(content)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Tables and pictures made of result lines: a row a cell, beside the published figures.
+"""Tables and pictures made of result lines: one a data set and study, a row a cell.
 
-`pages.py` sets them into README.md and the pages of the site.
+Studies may have cells of equal names, and protocols and corpora of their own, so that the lines of
+two never stand in one table. `pages.py` sets the tables into the pages of the site and README.md,
+and `leaderboard_page.py` makes a page of them all.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from research.evaluation.variance_components import Spread
 from research.report.formatting import short_decimal
 from research.storage.json_files import read_json
 
+# What tables on pages of text show; the leaderboard's page has every metric of the lines.
 METRICS = ("hr@10", "ndcg@10")
 
 
@@ -32,9 +35,11 @@ class Published:
     cell: str
     """The cell, as lines have it."""
     figures: Mapping[str, float]
-    """By metric, of `METRICS`; one may be missing."""
+    """By metric, as lines have them; one may be missing."""
     source: str
     """Where they are from, and of how many seeds they are the mean."""
+    study: str | None = None
+    """The study whose cell they are of; None: the cell of any study."""
     difference: str = ""
     """Why ours differs by more than two standard errors, in a sentence; empty: it does not."""
 
@@ -59,20 +64,38 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A cell of a data set."""
+    """A cell of a table."""
 
     cell: str
     """What was run."""
-    seeds: tuple[int, ...]
-    """The seeds of its lines."""
-    means: dict[str, Mean]
-    """By metric, those of `METRICS`."""
-    seconds: float
-    """Mean time of training and validation."""
-    command: str
-    """The command of its first line."""
+    lines: tuple[ResultLine, ...]
+    """Its lines, one a seed, at least one."""
+    means: Mapping[str, Mean]
+    """By metric, those of the lines."""
     published: tuple[Published, ...]
     """What others report for it."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its lines."""
+        return tuple(line.seed for line in self.lines)
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of training and validation."""
+        return float(np.mean([line.seconds for line in self.lines]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The cells of a study on a data set."""
+
+    dataset: str
+    """The data set, as lines have it."""
+    study: str
+    """The study, as lines have it."""
+    rows: tuple[Row, ...]
+    """A row a cell, in the order in which cells first appear; at least one."""
 
 
 def published(folder: Path = FOLDER) -> tuple[Published, ...]:
@@ -94,44 +117,60 @@ def mean_of(lines: Sequence[ResultLine], metric: str) -> Mean:
     return Mean(float(values.mean()), spread.critical(0.05))
 
 
-def rows_of(lines: Iterable[ResultLine], figures: Sequence[Published]) -> list[Row]:
-    """The rows of one data set, in the order in which its cells first appear.
+def tables_of(lines: Iterable[ResultLine], figures: Sequence[Published]) -> list[Table]:
+    """A table for each data set and study, in the order in which they first appear.
+
+    Raises `InputError` for lines that do not belong together; see `table_of`.
+    """
+    groups: dict[tuple[str, str], list[ResultLine]] = {}
+    for line in lines:
+        groups.setdefault((line.dataset, line.study), []).append(line)
+    return [table_of(group, figures) for group in groups.values()]
+
+
+def table_of(lines: Sequence[ResultLine], figures: Sequence[Published]) -> Table:
+    """The table of the lines of one study on one data set.
 
     Raises `InputError` where lines are of different corpora or protocols, which do not compare, and
-    where a cell's lines are of different studies.
+    where a cell's lines have different metrics.
     """
+    dataset, study = lines[0].dataset, lines[0].study
     cells: dict[str, list[ResultLine]] = {}
     for line in lines:
-        of_cell = cells.setdefault(line.cell, [])
-        if of_cell and of_cell[0].study != line.study:
-            raise InputError(
-                f"{line.dataset}: cell {line.cell} is in the studies {of_cell[0].study} and "
-                f"{line.study}; keep the lines of one, or give the other's cell another name"
-            )
-        of_cell.append(line)
-    protocols = {
-        f"{line.study}/{line.cell}/{line.seed}": {**line.protocol, "fingerprint": line.fingerprint}
-        for all_of_cell in cells.values()
-        for line in all_of_cell
-    }
+        cells.setdefault(line.cell, []).append(line)
+    protocols = {f"{line.cell}/{line.seed}": protocol_of(line) for line in lines}
     for name, values in differing_fields(protocols).items():
         told = "; ".join(f"{value} in {', '.join(runs)}" for value, runs in values.items())
-        raise InputError(f"lines of one table differ in {name}: {told}")
-    return [
-        Row(
-            cell=cell,
-            seeds=tuple(line.seed for line in of_cell),
-            means={metric: mean_of(of_cell, metric) for metric in METRICS},
-            seconds=float(np.mean([line.seconds for line in of_cell])),
-            command=of_cell[0].command,
-            published=tuple(
-                figure
-                for figure in figures
-                if (figure.dataset, figure.cell) == (of_cell[0].dataset, cell)
-            ),
-        )
-        for cell, of_cell in cells.items()
-    ]
+        raise InputError(f"lines of {study} on {dataset} differ in {name}: {told}")
+    for cell, of_cell in cells.items():
+        if len({frozenset(line.metrics) for line in of_cell}) > 1:
+            raise InputError(
+                f"lines of {study} on {dataset}: the seeds of cell {cell} have different metrics; "
+                "run and collect all of them with the same `evaluation.metrics`"
+            )
+    return Table(
+        dataset=dataset,
+        study=study,
+        rows=tuple(
+            Row(
+                cell=cell,
+                lines=tuple(of_cell),
+                means={metric: mean_of(of_cell, metric) for metric in of_cell[0].metrics},
+                published=tuple(
+                    figure
+                    for figure in figures
+                    if (figure.dataset, figure.cell) == (dataset, cell)
+                    and figure.study in (None, study)
+                ),
+            )
+            for cell, of_cell in cells.items()
+        ),
+    )
+
+
+def protocol_of(line: ResultLine) -> dict[str, object]:
+    """All that lines of one table have in common."""
+    return {**line.protocol, "ties": line.ties, "fingerprint": line.fingerprint}
 
 
 def figure_text(mean: Mean) -> str:
@@ -142,12 +181,15 @@ def figure_text(mean: Mean) -> str:
 def published_text(row: Row) -> str:
     """`.0923 / .0568 (source)`, several after one another; empty: none is known.
 
-    The figures are HR@10 and NDCG@10, or HR@10 alone.
+    The figures are those of `METRICS`, with a dash for one that is not known.
     """
-    return "; ".join(
-        f"{' / '.join(map(short_decimal, figure.figures.values()))} ({figure.source})"
-        for figure in row.published
-    )
+    texts = []
+    for figure in row.published:
+        values = [figure.figures.get(metric) for metric in METRICS]
+        if any(value is not None for value in values):
+            told = ["–" if value is None else short_decimal(value) for value in values]
+            texts.append(f"{' / '.join(told)} ({figure.source})")
+    return "; ".join(texts)
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
@@ -157,25 +199,32 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table."""
+def markdown(table: Table) -> str:
+    """The table in Markdown, and why figures differ from published ones.
+
+    A cell without one of `METRICS` has a blank there.
+    """
     heading = ["cell", "seeds", "HR@10", "NDCG@10", "published HR@10 / NDCG@10", "seconds"]
     lines = [f"| {' | '.join(heading)} |", f"|{'---|' * len(heading)}"]
-    for row in rows:
-        values = [figure_text(row.means[metric]) for metric in METRICS]
+    for row in table.rows:
+        values = [
+            figure_text(row.means[metric]) if metric in row.means else "" for metric in METRICS
+        ]
         cells = [row.cell, seeds_text(row.seeds), *values, published_text(row)]
         lines.append(f"| {' | '.join([*cells, f'{row.seconds:,.0f}'])} |")
     reasons = [
         f"- {row.cell}: {figure.difference}"
-        for row in rows
+        for row in table.rows
         for figure in row.published
         if figure.difference
     ]
     return "\n".join([*lines, *([""] if reasons else []), *reasons]) + "\n"
 
 
-def picture(dataset: str, rows: Sequence[Row], metric: str = "ndcg@10") -> Figure:
-    """The cells' means with their intervals, and published figures as open marks."""
+def picture(table: Table, metric: str = "ndcg@10") -> Figure:
+    """The means of the cells that have the metric, with their intervals, and published figures as
+    open marks."""
+    rows = [row for row in table.rows if metric in row.means]
     figure = Figure(figsize=(7, 1.1 + 0.28 * len(rows)), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
@@ -198,7 +247,7 @@ def picture(dataset: str, rows: Sequence[Row], metric: str = "ndcg@10") -> Figur
     if marks:
         axes.plot(*zip(*marks, strict=True), "D", mfc="none", color="#b71c1c", label="published")
     axes.set_yticks(places, [row.cell for row in rows])
-    axes.set_xlabel(f"{metric.upper()} on {dataset}, test")
+    axes.set_xlabel(f"{metric.upper()} on {table.dataset}, test: {table.study}")
     axes.grid(axis="x", alpha=0.3)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)

@@ -22,6 +22,8 @@ from research.report.names import STEMS
 from research.report.schema import Axis, Report
 from research.storage.untrusted import short_text
 
+FOLDER = Path(__file__).parent
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -65,10 +67,13 @@ def page_of(report: Report) -> str:
     )
 
 
-def template(name: str) -> Template:
-    """A template of this folder, which escapes all text that it is given."""
+def template(name: str, folder: Path = FOLDER) -> Template:
+    """A template of `folder`, which escapes all text that it is given.
+
+    It may include what stands beside it, and style.css.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,47 +11,22 @@ from baselines.popularity import popularity
 from baselines.transitions import transitions
 from experiments import leaderboard
 from experiments.results.collect import collect, line_of, runs_below
-from experiments.results.lines import ResultLine, Value, file_of, read_lines, write_lines
-from experiments.results.pages import PAGES, filled, rows_by_dataset
+from experiments.results.lines import FOLDER, Value, file_of, read_lines, write_lines
+from experiments.results.pages import filled, kept_tables, pictures, written
 from experiments.results.tables import (
-    Published,
     markdown,
     mean_of,
     picture,
     published,
-    rows_of,
+    table_of,
+    tables_of,
 )
 from research.config import hash_of
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.public.study import study
-from research.storage.records import Machine
-from tests import ROOT
+from tests.support.result_lines import LINE, PUBLISHED
 from tests.support.synthetic import markov_histories, write_histories
-
-LINE = ResultLine(
-    dataset="shop",
-    cell="sasrec",
-    seed=0,
-    study="board",
-    protocol={"part": "test"},
-    fingerprint="abc",
-    hash="h0",
-    metrics={
-        "hr@10": Value(mean=0.10, standard_error=0.01),
-        "ndcg@10": Value(mean=0.05, standard_error=0.005),
-    },
-    validation={"ndcg@10": 0.06},
-    users=100,
-    seconds=12.0,
-    tokens=1000,
-    parameters=50,
-    machine=Machine(platform="Linux", cpu="a CPU", cores=2),
-    commit="1234567",
-    clean=True,
-    date="2026-11-29",
-    command="python -m research study board",
-)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +49,7 @@ def test_a_line_says_what_the_run_says(runs: Path) -> None:
     line = line_of(run)
     assert line is not None
     assert (line.study, line.dataset, line.cell, line.seed) == ("board", "shop", "popularity", 0)
-    assert (line.users, line.tokens) == (30, None)
+    assert (line.users, line.tokens, line.ties) == (30, None, "expected")
     assert 0.0 < line.metrics["hr@10"].mean < 1.0
     # Of thirty zeros and ones: the root of p (1 - p) / 29.
     share = line.metrics["hr@10"].mean
@@ -142,18 +117,9 @@ def test_seeds_widen_the_interval() -> None:
     assert mean.half == pytest.approx(4.303 * 0.01 / 3**0.5, rel=0.02)
 
 
-PUBLISHED = Published(
-    dataset="shop",
-    cell="sasrec",
-    figures={"hr@10": 0.12, "ndcg@10": 0.06},
-    source="a log",
-    difference="Other items.",
-)
-
-
 def test_a_table_has_a_row_a_cell_with_what_was_published() -> None:
-    rows = rows_of([LINE, replace(LINE, seed=1), replace(LINE, cell="ease")], [PUBLISHED])
-    text = markdown(rows)
+    lines = [LINE, replace(LINE, seed=1), replace(LINE, cell="ease")]
+    text = markdown(table_of(lines, [PUBLISHED]))
     assert "| sasrec | 0, 1 | .1000 ±.0196 | .0500 ±.0098 | .1200 / .0600 (a log) | 12 |" in text
     assert "| ease | 0 | .1000 ±.0196 | .0500 ±.0098 |  | 12 |" in text
     assert text.endswith("\n- sasrec: Other items.\n")
@@ -163,40 +129,93 @@ def test_every_cell_of_the_board_is_another_run() -> None:
     cells = leaderboard.study().cells
     hashes = {hash_of(config): cell for cell, config in cells.items()}
     assert len(hashes) == len(cells) == 19
-    assert {figure.cell for figure in published()} <= set(cells)
+    of_it = [figure for figure in published() if figure.study in (None, "leaderboard")]
+    assert {figure.cell for figure in of_it} <= set(cells)
 
 
 def test_lines_that_do_not_compare_are_refused() -> None:
-    other = replace(LINE, cell="ease", fingerprint="xyz")
-    with pytest.raises(InputError, match="differ in fingerprint"):
-        rows_of([LINE, other], [])
+    other_corpus = replace(LINE, cell="ease", fingerprint="xyz")
+    other_part = replace(LINE, cell="ease", protocol={"part": "validation"})
+    other_ties = replace(LINE, cell="ease", ties="mean")
+    for field, other in (
+        ("fingerprint", other_corpus), ("part", other_part), ("ties", other_ties),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"lines of board on shop differ in {field}: .*ease/0"):
+            tables_of([LINE, other], [])
 
 
-def test_a_cell_of_two_studies_is_refused() -> None:
-    with pytest.raises(InputError, match="in the studies board and other"):
-        rows_of([LINE, replace(LINE, study="other", seed=1)], [])
+def test_lines_of_two_studies_stand_in_two_tables_and_need_not_compare() -> None:
+    other = replace(LINE, study="ablation", seed=1, fingerprint="xyz", protocol={"part": "other"})
+    first, second = tables_of([LINE, other, replace(LINE, seed=2)], [PUBLISHED])
+    assert (first.dataset, first.study, second.study) == ("shop", "board", "ablation")
+    assert [row.seeds for row in first.rows] == [(0, 2)]
+    assert [row.seeds for row in second.rows] == [(1,)]
+
+
+def test_a_study_on_two_data_sets_has_two_tables() -> None:
+    tables = tables_of([LINE, replace(LINE, dataset="bikes", fingerprint="xyz")], [PUBLISHED])
+    assert [(table.dataset, table.study) for table in tables] == [
+        ("shop", "board"),
+        ("bikes", "board"),
+    ]
+    assert [len(table.rows[0].published) for table in tables] == [1, 0]
+
+
+def test_a_published_figure_is_of_its_cell_in_any_study_unless_it_names_one() -> None:
+    of_board = replace(PUBLISHED, study="board", source="another log")
+    board, ablation = tables_of([LINE, replace(LINE, study="ablation")], [PUBLISHED, of_board])
+    assert [figure.source for figure in board.rows[0].published] == ["a log", "another log"]
+    assert [figure.source for figure in ablation.rows[0].published] == ["a log"]
+
+
+def test_cells_stand_in_the_order_in_which_they_first_appear() -> None:
+    lines = [replace(LINE, cell=cell) for cell in ("b", "c", "a")]
+    table = table_of([*lines, replace(lines[0], seed=1)], [])
+    assert [row.cell for row in table.rows] == ["b", "c", "a"]
+
+
+def test_seeds_of_a_cell_with_different_metrics_are_refused() -> None:
+    other = replace(LINE, seed=1, metrics={"hr@10": LINE.metrics["hr@10"]})
+    with pytest.raises(InputError, match="the seeds of cell sasrec have different metrics"):
+        table_of([LINE, other], [])
+
+
+def test_a_metric_that_is_not_known_is_a_dash_or_blank() -> None:
+    only = replace(LINE, metrics={"ndcg@10": LINE.metrics["ndcg@10"]})
+    figure = replace(PUBLISHED, figures={"ndcg@10": 0.06})
+    none = replace(PUBLISHED, figures={"hr@5": 0.06})
+    text = markdown(table_of([only], [figure, none]))
+    assert "| sasrec | 0 |  | .0500 ±.0098 | – / .0600 (a log) | 12 |" in text
 
 
 def test_tables_are_set_between_their_marks() -> None:
-    page = "Before\n<!-- results shop -->\nold\n<!-- end -->\nafter\n"
-    text = filled(page, {"shop": rows_of([LINE], [])})
-    assert text.startswith("Before\n<!-- results shop -->\n")
+    page = "Before\n<!-- results shop board -->\nold\n<!-- end -->\nafter\n"
+    tables = [table_of([LINE], [])]
+    text = filled(page, tables)
+    assert text.startswith("Before\n<!-- results shop board -->\n")
     assert "| sasrec | 0 |" in text
     assert "old" not in text
     assert text.endswith("<!-- end -->\nafter\n")
-    assert filled(text, {"shop": rows_of([LINE], [])}) == text
-    with pytest.raises(InputError, match="no result line is of shop"):
-        filled(page, {})
+    assert filled(text, tables) == text
+    for mark in ("shop", "shop other", "shop  board"):
+        with pytest.raises(InputError, match=f"<!-- results {mark} -->.*known: shop board"):
+            filled(page.replace("shop board", mark), tables)
 
 
 def test_a_picture_has_a_place_a_cell() -> None:
-    rows = rows_of([LINE, replace(LINE, cell="ease")], [PUBLISHED])
-    axes = picture("shop", rows).axes[0]
+    axes = picture(table_of([LINE, replace(LINE, cell="ease")], [PUBLISHED])).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sasrec", "ease"]
 
 
-def test_the_pages_have_the_tables_of_the_lines_that_are_kept() -> None:
-    tables = rows_by_dataset()
-    for name in PAGES:
-        page = (ROOT / name).read_text(encoding="utf-8")
-        assert filled(page, tables) == page, f"{name}: `make results` writes it anew"
+def test_two_tables_do_not_share_a_picture() -> None:
+    names = (("a-b", "c"), ("a", "b-c"))
+    lines = [replace(LINE, dataset=dataset, study=study) for dataset, study in names]
+    with pytest.raises(InputError, match=r"two tables have the picture a-b-c\.svg"):
+        pictures(tables_of(lines, []))
+
+
+def test_what_is_kept_is_what_make_results_writes() -> None:
+    files = written(kept_tables())
+    for path, content in files.items():
+        assert path.read_bytes() == content, f"{path}: `make results` writes it anew"
+    assert set(FOLDER.glob("*.svg")) <= set(files), "a picture of no table: remove it"
