@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -39,6 +40,7 @@ from research.objectives.base import LossSum
 from research.objectives.cloze import ClozeConfig
 from research.objectives.head import HeadConfig
 from research.objectives.map import MAPConfig
+from research.objectives.masked_vector import MaskedVectorConfig
 from research.objectives.next_item import NextItemConfig
 from research.runs.checks import check_sharding
 from research.runs.config import EvaluationConfig, RunConfig
@@ -69,7 +71,7 @@ CUT = BatchConfig(sequences_per_batch=5, micro_batches=2)
 SPECIAL = NextItemConfig(head=HeadConfig(transform="nonlinear", special_classes=True))
 OWN = ClozeConfig(head=HeadConfig(table="own", bias=True))
 RECURRENT = GRUConfig(length=5, width=4, hidden_width=6, layers=2, embedding_dropout=0.0)
-HEADS = {"next": SPECIAL, "cloze": OWN, "map": MAPConfig()}
+HEADS = {"next": SPECIAL, "cloze": OWN, "map": MAPConfig(), "vectors": MaskedVectorConfig()}
 STAGES: dict[str, tuple[StageConfig, ...]] = {
     "all six": (replace(ALL_SIX, batches=CUT),),
     "heads": (stage("train", HEADS, steps=8, max_skipped=1, averaging=EMA),),
@@ -281,9 +283,11 @@ def launch(folder: Path) -> None:
     # One training item each (the last two are held out), and none that has an attribute.
     histories += [[0, 1, 2], [3, 4, 5], [6, 7, 8], [12, 13, 14, 12, 13, 14], [14, 13, 12, 13]]
     attributes = [[item % 3, 3 + item % 2] for item in range(12)] + [[], [], []]
+    vectors = np.random.default_rng(0).normal(size=(15, 3))
     write_histories(
-        folder / "corpus", histories, num_items=15, attributes=attributes, num_attributes=5
-    )
+        folder / "corpus", histories, num_items=15, attributes=attributes, num_attributes=5,
+        vectors=vectors,
+    )  # fmt: skip
     command = [sys.executable, "-W", "error", "-m", "tests.training.test_fsdp", str(folder)]
     with launched([command], [{"CUDA_VISIBLE_DEVICES": ""}], folder / "said") as ranks:
         codes, _ = ranks.wait_for_exit(timeout=LIMIT_SECONDS)
