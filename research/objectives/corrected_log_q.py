@@ -33,17 +33,14 @@ def check_corrected(corrected: bool, log_q: bool) -> None:
         )
 
 
-def log_sum_of_others(
-    scores_PN: Tensor, counts_PN: Tensor, weights_N: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def log_sum_of_others(scores_PN: Tensor, counts_PN: Tensor) -> tuple[Tensor, Tensor]:
     """(log sums [P], numbers [P]) of those candidates that differ from the target.
 
-    The sums are of exp(`scores_PN`) where `counts_PN` (bool) is True. `weights_N` says how many
-    draws each column stands for (None: one); a number is how many draws a sum covers, in the dtype
-    of the scores. A sum of nothing is taken for exp 0, so that its gradient is finite.
+    The sums are of exp(`scores_PN`) where `counts_PN` (bool) is True; a number is how many a sum
+    covers, in the dtype of the scores. A sum of nothing is taken for exp 0, so that its gradient is
+    finite.
     """
-    drawn_PN = counts_PN.to(scores_PN.dtype)
-    numbers_P = drawn_PN.sum(1) if weights_N is None else drawn_PN @ weights_N
+    numbers_P = counts_PN.to(scores_PN.dtype).sum(1)
     absent_PN = torch.where(numbers_P > 0, -torch.inf, 0.0)[:, None].to(scores_PN.dtype)
     return torch.where(counts_PN, scores_PN, absent_PN).logsumexp(1), numbers_P
 
@@ -53,8 +50,8 @@ def corrected_loss(
 ) -> Tensor:
     """Scalar: the sum over P of the loss above.
 
-    `positive_P` are the targets' scores, `others_P` and `numbers_P` what `log_sum_of_others`
-    returns for scores less log q, and `target_q_P` the probabilities q(+).
+    `positive_P` are the targets' scores, `others_P` the log sums of exp of the others' scores less
+    log q, `numbers_P` how many draws a sum covers, and `target_q_P` the probabilities q(+).
     """
     exists_P = numbers_P > 0
     # Where nothing else was sampled q(+) may be 1.

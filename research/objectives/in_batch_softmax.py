@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from research.config import check_types
@@ -23,8 +24,9 @@ from research.data.batch import Batch
 from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.item_table import ItemTable
+from research.model.kernels.target_and_others import target_and_others
 from research.objectives.base import WHOLE, Targets, View
-from research.objectives.corrected_log_q import check_corrected, corrected_loss, log_sum_of_others
+from research.objectives.corrected_log_q import check_corrected, corrected_loss
 from research.objectives.head import Head
 from research.objectives.losses import ItemLoss, ItemLossConfig, ItemTargets
 
@@ -141,17 +143,14 @@ class SharedCandidates:
 
         `scores_PQ` are of the distinct items. `corrected`: the target is not corrected for q.
         """
-        columns_P1 = torch.searchsorted(self.items_Q, targets_P)[:, None]
-        positive_P1 = scores_PQ.gather(1, columns_P1)
-        adjusted_PQ = scores_PQ + self.weights_Q.log()
+        columns_P = torch.searchsorted(self.items_Q, targets_P)
+        bias_Q = self.weights_Q.log().expand(len(self.items_Q))
+        positive_P, others_P = target_and_others(scores_PQ, bias_Q, columns_P)
         if corrected:
             assert self.q_Q is not None, "the config has been checked"
-            is_other_PQ = torch.ones_like(adjusted_PQ, dtype=torch.bool)
-            is_other_PQ.scatter_(1, columns_P1, False)
-            others_P, numbers_P = log_sum_of_others(adjusted_PQ, is_other_PQ, self.numbers_Q)
-            target_q_P = self.q_Q[columns_P1[:, 0]]
-            return corrected_loss(positive_P1[:, 0], others_P, numbers_P, target_q_P)
+            numbers_P = self.numbers_Q.sum() - self.numbers_Q[columns_P]
+            others_P = torch.where(numbers_P > 0, others_P, 0.0)
+            return corrected_loss(positive_P, others_P, numbers_P, self.q_Q[columns_P])
         if self.q_Q is not None:
-            positive_P1 = positive_P1 - self.q_Q.log()[columns_P1]
-        all_PQ = adjusted_PQ.scatter(1, columns_P1, positive_P1)
-        return (all_PQ.logsumexp(1) - positive_P1[:, 0]).sum()
+            positive_P = positive_P - self.q_Q.log()[columns_P]
+        return -F.logsigmoid(positive_P - others_P).sum()
