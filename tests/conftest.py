@@ -45,6 +45,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Let what tests write stay in the cache; processes that they start do flush it to the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def tiny_corpus(tmp_path: Path) -> Corpus:
     """Four users, six items; item 5 is only ever held out, user 3 is too short to evaluate."""
