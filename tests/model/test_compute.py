@@ -255,8 +255,19 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("low", [None, "bf16"])
-@pytest.mark.parametrize("block", [PostNorm, PreNorm, QueryNorm, LiGR, HSTU, BSARec, FMLP])
+@pytest.mark.parametrize(
+    ("block", "low"),
+    [
+        (PostNorm, None),
+        (FMLP, "bf16"),
+        *(
+            pytest.param(block, low, marks=pytest.mark.long)
+            for block in (PostNorm, PreNorm, QueryNorm, LiGR, HSTU, BSARec, FMLP)
+            for low in (None, "bf16")
+            if (block, low) not in ((PostNorm, None), (FMLP, "bf16"))
+        ),
+    ],
+)
 def test_compiled_training_has_the_same_loss_and_gradients(
     block: type[BlockConfig], low: str | None
 ) -> None:
@@ -289,7 +300,7 @@ def rows_of(count: int, draws: torch.Generator) -> list[list[int]]:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("compiler", ["eager"], indirect=True)
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> None:
     model = two_layer_model(NEXT_AND_CLOZE)
     model.encoder.use_compute(ComputeConfig(compile=True, recompute=recompute))
