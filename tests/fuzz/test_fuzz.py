@@ -14,6 +14,7 @@ from tests.fuzz import campaign
 from tests.fuzz.campaign import Tally, do_cases, generator_of, limits, spread, working_folder
 from tests.fuzz.mutations import json_altered
 from tests.fuzz.targets import Target, all_targets, altering
+from tests.support.marks import long_case
 
 TARGETS = all_targets()
 
@@ -24,7 +25,7 @@ def cases_of(target: Target, milliseconds: int) -> int:
 
 
 # All targets take about five seconds, the longer way fifteen: each as long as any other.
-@pytest.mark.parametrize("milliseconds", [75, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("milliseconds", [75, long_case(300)])
 @pytest.mark.parametrize("name", TARGETS)
 def test_only_documented_errors_come_out(name: str, milliseconds: int) -> None:
     target = TARGETS[name]

@@ -34,6 +34,7 @@ from tests.support.low_precision import (
     loss_and_gradients,
     two_layer_model,
 )
+from tests.support.marks import long_case
 from tests.support.objective_cases import CASES, ITEMS, LENGTH, ROWS
 from tests.support.synthetic import batch_of, encoder_of
 
@@ -261,7 +262,7 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[str]:
         (PostNorm, None),
         (FMLP, "bf16"),
         *(
-            pytest.param(block, low, marks=pytest.mark.long)
+            long_case(block, low)
             for block in (PostNorm, PreNorm, QueryNorm, LiGR, HSTU, BSARec, FMLP)
             for low in (None, "bf16")
             if (block, low) not in ((PostNorm, None), (FMLP, "bf16"))
@@ -300,7 +301,7 @@ def rows_of(count: int, draws: torch.Generator) -> list[list[int]]:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("compiler", ["eager"], indirect=True)
-@pytest.mark.parametrize("recompute", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("recompute", [False, long_case(True)])
 def test_nothing_is_compiled_again_whatever_the_batches_are(recompute: bool) -> None:
     model = two_layer_model(NEXT_AND_CLOZE)
     model.encoder.use_compute(ComputeConfig(compile=True, recompute=recompute))
