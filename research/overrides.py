@@ -12,11 +12,11 @@ import functools
 import inspect
 import math
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import ModuleType
 from typing import Literal, TypeVar, cast, get_args, get_origin
 
 from research.annotations import (
@@ -345,7 +345,7 @@ def field_meanings(kind: type) -> dict[str, str]:
 @functools.cache
 def _own_field_meanings(kind: type) -> dict[str, str]:
     """The docstrings below the fields that a class itself declares; none without its source."""
-    node = _top_level_classes(kind.__module__).get(kind.__qualname__)
+    node = _top_level_classes(inspect.getmodule(kind)).get(kind.__name__)
     return {
         ast.unparse(field.target): " ".join(str(ast.literal_eval(after.value)).split())
         for field, after in pairwise([] if node is None else node.body)
@@ -354,10 +354,10 @@ def _own_field_meanings(kind: type) -> dict[str, str]:
 
 
 @functools.cache
-def _top_level_classes(module: str) -> dict[str, ast.ClassDef]:
-    """The classes of an imported module, by name, as its source has them; none without a source."""
+def _top_level_classes(module: ModuleType | None) -> dict[str, ast.ClassDef]:
+    """The classes of a module, by name, as its source has them; none without a source."""
     try:
-        tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except (KeyError, OSError, TypeError, SyntaxError, ValueError):
+        tree = ast.parse("" if module is None else inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError, ValueError):
         return {}
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
