@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -15,6 +16,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import ModuleType
 from typing import Literal, TypeVar, cast, get_args, get_origin
 
 from research.annotations import (
@@ -334,16 +336,28 @@ def _fields(
 
 def field_meanings(kind: type) -> dict[str, str]:
     """The docstrings below a config class's fields, inherited ones included, by field name."""
-    meanings = {}
+    meanings: dict[str, str] = {}
     for base in reversed(inspect.getmro(kind)):
-        try:
-            (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        except (OSError, TypeError, SyntaxError, ValueError):
-            continue
-        body = node.body if isinstance(node, ast.ClassDef) else []
-        for field, after in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
-                meanings[ast.unparse(field.target)] = " ".join(
-                    str(ast.literal_eval(after.value)).split()
-                )
+        meanings |= _own_field_meanings(base)
     return meanings
+
+
+@functools.cache
+def _own_field_meanings(kind: type) -> dict[str, str]:
+    """The docstrings below the fields that a class itself declares; none without its source."""
+    node = _top_level_classes(inspect.getmodule(kind)).get(kind.__name__)
+    return {
+        ast.unparse(field.target): " ".join(str(ast.literal_eval(after.value)).split())
+        for field, after in pairwise([] if node is None else node.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
+    }
+
+
+@functools.cache
+def _top_level_classes(module: ModuleType | None) -> dict[str, ast.ClassDef]:
+    """The classes of a module, by name, as its source has them; none without a source."""
+    try:
+        tree = ast.parse("" if module is None else inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return {}
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,28 @@ for name in [each for each in os.environ if each.startswith("WANDB_")]:
 os.environ |= {"NETRC": os.devnull, "WANDB_CONFIG_DIR": os.devnull}
 # Whoever forgets to name a server of the tests asks a closed port of this machine.
 os.environ["WANDB_BASE_URL"] = "http://127.0.0.1:9"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without garbage collections, and let later ones leave out what is there.
+
+    Modules and tests are a million objects, and every run ends in a garbage collection.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Let what tests write stay in the cache; processes that they start do flush it to the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

@@ -37,11 +37,11 @@ the bounds: coverage is as high, to a tenth of a point, or higher, and the width
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, ndtri
 
 from research.evaluation.resampling import Values, resampled_means
@@ -89,7 +89,7 @@ class Spread:
         )
         upper_bound = -ndtri(alpha / 2) * np.sqrt(largest_variance)
         return float(
-            upper_bound * brentq(lambda share: self.p(share * upper_bound, 256) - alpha, 0.0, 1.001)
+            upper_bound * _root(lambda share: self.p(share * upper_bound, 256) - alpha, 0.0, 1.001)
         )
 
     def smallest(self, alpha: float) -> float:
@@ -116,8 +116,16 @@ class Spread:
 
         margins = ndtri(POWER) + np.array([-0.001, 0.001])
         return float(
-            error * brentq(power_gap, thresholds.min() + margins[0], thresholds.max() + margins[1])
+            error * _root(power_gap, thresholds.min() + margins[0], thresholds.max() + margins[1])
         )
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """The zero of a continuous function between two places where its signs differ."""
+    # The import takes a fifth of a second, and only a report's powers need it.
+    from scipy.optimize import brentq
+
+    return float(brentq(function, low, high))
 
 
 def spread_of(values: Values) -> Spread:

@@ -5,12 +5,13 @@ Nothing here changes a result. The machine's name, the environment and keys are 
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def versions() -> dict[str, str]:
+@functools.cache
+def versions() -> Mapping[str, str]:
     """Versions of Python and of the packages that compute; one that is not installed is absent."""
     versions_found = {"python": platform.python_version()}
     for name in PACKAGES:

@@ -6,7 +6,7 @@ Nothing is imported, so that `list`, and a message about a misspelled name, need
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,19 +43,22 @@ class KnownTarget:
         )
 
 
-def known_targets() -> Iterator[KnownTarget]:
+@functools.cache
+def known_targets() -> tuple[KnownTarget, ...]:
     """The runs, studies and tunings of this project, module by module."""
-    for package in PACKAGES:
-        for module, _, tree in parsed_sources(package):
-            for node in tree.body:
-                if isinstance(node, ast.FunctionDef) and (verb := _verb_of(node)) is not None:
-                    yield KnownTarget(
-                        verb=verb,
-                        module=module,
-                        name=node.name,
-                        about=_first_line(node),
-                        module_about=_first_line(tree),
-                    )
+    return tuple(
+        KnownTarget(
+            verb=verb,
+            module=module,
+            name=node.name,
+            about=_first_line(node),
+            module_about=_first_line(tree),
+        )
+        for package in PACKAGES
+        for module, _, tree in parsed_sources(package)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and (verb := _verb_of(node)) is not None
+    )
 
 
 def _verb_of(node: ast.FunctionDef) -> TargetVerb | None:

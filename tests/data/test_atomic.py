@@ -1,7 +1,6 @@
 """RecBole's atomic files: fields by name, attributes and titles, and files that bring a split."""
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from tests.support.histories import attributes, histories
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def prepared(tmp_path: Path, source: str, raw: Path, **options: object) -> Corpus:

@@ -2,9 +2,7 @@
 
 import gzip
 import hashlib
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +18,6 @@ from research.errors import InputError
 from research.runs.corpus import open_corpus
 from tests.support.command_line import command_error
 from tests.support.histories import histories
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def written(path: Path, content: str) -> Path:

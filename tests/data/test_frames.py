@@ -1,7 +1,6 @@
 """Frames in memory: each is the corpus of the file that it would be written to, or is refused."""
 
 import datetime
-import os
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,13 +17,6 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from tests.support.histories import histories
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def of_frame(tmp_path: Path, frame: object, **options: object) -> Corpus:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,6 @@ from research.public.preparing import prepare as prepare_in_python
 EVENTS = "user,item,timestamp\na,10,1\na,x y,2\nb,10,3\nb,7,4\n"
 IDS = ["7", "x y", "new", "10", "newer"]
 VECTORS = np.array([[7, 70], [-1, 0.5], [8, 80], [10, 100], [9, 90]], dtype=np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def npz(folder: Path, ids: object = IDS, vectors: object = VECTORS) -> Path:

@@ -2,8 +2,7 @@
 
 import gzip
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,14 +17,6 @@ from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from research.overrides import override
 from tests.support.histories import attributes
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
 
 EVENTS = (
     "user,item,timestamp,category,brand,price,name\n"

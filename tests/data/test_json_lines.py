@@ -3,9 +3,7 @@
 import bz2
 import gzip
 import json
-import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -19,14 +17,6 @@ from research.data.preparation.prepare import prepare
 from research.data.preparation.python_literals import json_of_literal
 from research.errors import InputError
 from tests.support.histories import histories
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
 
 # The form of Amazon's reviews of 2014 and 2018.
 REVIEWS = (

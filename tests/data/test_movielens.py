@@ -1,8 +1,6 @@
 """MovieLens in every layout, from small faithful copies."""
 
-import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +13,6 @@ from tests.support.histories import attributes, histories
 from tests.support.movielens_files import ATTRIBUTES, DAT, archive_files
 
 HISTORIES = {"196": ["2", "1"], "22": ["3", "1"]}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def lay(folder: Path, name: str) -> Path:

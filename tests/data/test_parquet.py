@@ -1,8 +1,6 @@
 """Parquet as Spark, DuckDB, Polars and pandas write it: what is read, and what is refused."""
 
 import datetime
-import os
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -18,13 +16,6 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare, source_of
 from research.errors import InputError
 from tests.support.histories import histories
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def parquet(tmp_path: Path, columns: dict[str, object], **options: object) -> Corpus:

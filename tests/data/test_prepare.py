@@ -1,11 +1,9 @@
 """Preparation: against a slow twin, by hand, by two processes at once, and on real data."""
 
-import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,13 +24,6 @@ REPOSITORY = ROOT
 SHARED = REPOSITORY.parent / "shared" / "data"
 ML_100K = REPOSITORY / "data" / "raw" / "ml-100k"
 Row = tuple[int, int, int, int]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def slow_prepare(rows: list[Row], config: PrepareConfig) -> dict[str, list[tuple[str, int | None]]]:

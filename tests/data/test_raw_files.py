@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from tests.support.histories import histories
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:

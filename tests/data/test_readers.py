@@ -1,8 +1,6 @@
 """S3-Rec text, pairs and CSV: what is read, and what is refused."""
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +10,6 @@ from research.data.preparation.options import PrepareConfig
 from research.data.preparation.prepare import prepare
 from research.errors import InputError
 from tests.support.histories import attributes, histories
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def prepared(

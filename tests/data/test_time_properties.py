@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import re
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -29,13 +27,6 @@ from tests.data.reference_text import PER_SECOND, seconds_of_digits, unit_of
 
 FAST = settings(max_examples=100, deadline=None, derandomize=True)
 LEAST, MOST = -(2**63), 2**63 - 1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 def times_of(texts: list[str], unit: TimeUnit = "auto", form: str | None = None) -> Times:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -251,14 +250,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     attributes = [[item % 3] if item % 10 else [] for item in range(300)]
     folder = tmp_path_factory.mktemp("films") / "films"
     return write_histories(folder, histories, num_items=300, attributes=attributes)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections() -> Iterator[None]:
-    """Every run ends in a garbage collection, which leaves alone what was there before."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("name", EXPECTED)

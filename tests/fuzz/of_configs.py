@@ -245,6 +245,6 @@ TARGETS = (
     Target(name="changes", milliseconds=10.0, begin=changes),
     Target(name="metric-names", milliseconds=0.2, begin=metric_names),
     Target(name="budgets", milliseconds=0.1, begin=budgets),
-    Target(name="target-words", milliseconds=60.0, begin=target_words),
+    Target(name="target-words", milliseconds=2.0, begin=target_words),
     Target(name="bert-config", milliseconds=0.2, begin=bert_config),
 )

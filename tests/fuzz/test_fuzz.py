@@ -14,25 +14,28 @@ from tests.fuzz import campaign
 from tests.fuzz.campaign import Tally, do_cases, generator_of, limits, spread, working_folder
 from tests.fuzz.mutations import json_altered
 from tests.fuzz.targets import Target, all_targets, altering
+from tests.support.marks import long_case
 
 TARGETS = all_targets()
-# All of them take about ten seconds: each as long as any other, and 20 cases at least.
-MILLISECONDS = 300
 
 
-def cases_of(target: Target) -> int:
-    return max(20, int(MILLISECONDS / target.milliseconds))
+def cases_of(target: Target, milliseconds: int) -> int:
+    """Return how many cases take so long, but at least 20."""
+    return max(20, int(milliseconds / target.milliseconds))
 
 
+# All targets take about five seconds, the longer way fifteen: each as long as any other.
+@pytest.mark.parametrize("milliseconds", [75, long_case(300)])
 @pytest.mark.parametrize("name", TARGETS)
-def test_only_documented_errors_come_out(name: str) -> None:
+def test_only_documented_errors_come_out(name: str, milliseconds: int) -> None:
     target = TARGETS[name]
     with working_folder() as folder:
         case = target.begin(folder)
         # What is imported or made once is no matter of a case.
-        do_cases(target, case, -1, 0, 3)
         with limits():
-            tally = do_cases(target, case, 0, 0, cases_of(target))
+            do_cases(target, case, -1, 0, 3)
+        with limits():
+            tally = do_cases(target, case, 0, 0, cases_of(target, milliseconds))
     command = "python -m tests.fuzz --targets {} --seed 0 --case {}"
     found = {command.format(name, first): kind for kind, (first, _) in tally.failures.items()}
     assert not found

@@ -21,6 +21,7 @@ from research.studies.optuna_studies import JOURNAL
 from research.studies.search import ASHA, RandomSearch
 from research.studies.space import Trial, TunedCell
 from tests.support.command_line import snapshot_of
+from tests.support.marks import long_case
 from tests.support.small_runs import FINETUNE, config_of, corpus_in
 from tests.support.tunings import done, journal_states, refusal, space, trials_in, tuning_of
 
@@ -181,13 +182,13 @@ def test_another_corpus_is_another_search_and_may_be_added(
     ("field", "value"),
     [
         ("values", []),
-        ("values", [0.1, 0.2]),
-        ("values", [None]),
-        ("values", ["0.5"]),
-        ("values", [float("nan")]),
-        ("values", None),
+        long_case("values", [0.1, 0.2]),
+        long_case("values", [None]),
+        long_case("values", ["0.5"]),
+        long_case("values", [float("nan")]),
+        long_case("values", None),
         ("state", 9),
-        ("trial_id", [0]),
+        long_case("trial_id", [0]),
         ("op_code", 77),
     ],
 )
@@ -209,11 +210,11 @@ def test_a_trial_whose_end_was_changed_is_refused_by_name(
     [
         ("params", {"lr": 1e9, "loss": 0}),
         ("params", {}),
-        ("params", {"lr": "fast", "loss": 0}),
+        long_case("params", {"lr": "fast", "loss": 0}),
         ("distributions", {}),
-        ("distributions", {"lr": "{}"}),
-        ("intermediate_values", {"9": "high"}),
-        ("study_id", {"a": 1}),
+        long_case("distributions", {"lr": "{}"}),
+        long_case("intermediate_values", {"9": "high"}),
+        long_case("study_id", {"a": 1}),
     ],
 )
 def test_a_trial_whose_draws_were_changed_is_refused_by_name(

@@ -6,6 +6,6 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 
-def long_case(value: object) -> ParameterSet:
-    """The value as a case that `make test-long` alone runs."""
-    return pytest.param(value, marks=pytest.mark.long)
+def long_case(*values: object) -> ParameterSet:
+    """The values as a case that `make test-long` alone runs."""
+    return pytest.param(*values, marks=pytest.mark.long)

@@ -34,6 +34,7 @@ from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.optimizer import OptimizerConfig
 from research.training.stage_run import CheckpointPlan
+from tests.support.marks import long_case
 from tests.support.small_runs import (
     FINETUNE,
     ITEM_TABLE,
@@ -243,7 +244,7 @@ def whole(
 
 
 # It asks before each of an epoch's three steps and after the last.
-@pytest.mark.parametrize("time", [1, 3, 4, 8, 10, 15])
+@pytest.mark.parametrize("time", [3, 8, *map(long_case, [1, 4, 10, 15])])
 def test_asked_to_stop_it_saves_and_continuing_ends_with_the_same_bytes(
     whole: tuple[AveragingConfig, dict[str, bytes]], time: int, trainer: Trainer,
     monkeypatch: pytest.MonkeyPatch,
