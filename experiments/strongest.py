@@ -2,8 +2,11 @@
 
 One cell is tuned, by NDCG@10 on the validation part alone: blocks and their number, dropouts, the
 loss with its smoothing or cosines, a cloze objective beside the next item, weight decay, averaging
-of weights, and pretraining by S3-Rec's heads. Its first trial is SASRec under the full softmax.
-The winner is run with seeds 0 to 4, and the test part ranked once for each, beside SASRec.
+of weights, and pretraining by S3-Rec's heads, which comes on top of the other epochs. Rows, batch,
+patience and width are fixed. Its first trial is SASRec under the full softmax; the winner is run
+with seeds 0 to 4, and the test part ranked once for each. The SASRec beside it has no trials: the
+comparison says how far the search came, not which model is better (`experiments.tuned_leaderboard`
+tunes models alike).
 
 Aims, HR@10 / NDCG@10 in the mean of five seeds, with the best published: Beauty .110 / .066 (.1058
 / .0629, one run; .1002 / .0610 as a mean of five), LastFM .098 / .056 (.0972 / .0556, one run).
@@ -62,7 +65,7 @@ def plain(rows: int, epochs: int, windows: WindowsConfig = LastItems()) -> RunCo
 
 
 def mixture(trial: Trial, base: RunConfig) -> RunConfig:
-    """A run of the space, all of whose fields the trial draws."""
+    """A run of the space."""
     blocks: dict[str, BlockConfig] = {
         "post-norm": PostNorm(), "pre-norm": PreNorm(), "LiGR": LiGR(), "HSTU": HSTU()
     }  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments import less_data, strongest, temporal, tuned_leaderboard
+from experiments import less_data, objectives, strongest, temporal, tuned_leaderboard
 from research.data.windows import EveryPrefix
 from research.model.transformer_config import TransformerConfig
 from research.runs.config import RunConfig
@@ -66,7 +66,28 @@ def test_whatever_a_space_draws_is_a_valid_run(make: Callable[[], Tuning]) -> No
     tuning = make()
     assert tuning.trial_length == 1 / 3
     for name, cell in tuning.tuned_cells.items():
-        check_space(name, cell, tuning.seed, prunes=True)
+        check_space(name, cell, tuning.seed, prunes=tuning.pruner is not None)
+
+
+def test_every_prefix_is_seen_for_as_many_epochs_as_whole_rows() -> None:
+    none, s3, longer = objectives.every_prefix().cells.values()
+    assert none.stages[0].tokens == objectives.LASTFM_TOKENS
+    assert [stage.tokens for stage in s3.stages] == [objectives.LASTFM_TOKENS // 2] * 2
+    assert longer.stages[1] == s3.stages[1]
+    # An epoch of the newest 50 training items of LastFM has 25,983 tokens.
+    assert longer.stages[0].epochs == round(objectives.LASTFM_TOKENS / 2 / 25_983)
+
+
+def test_what_is_trained_under_a_cut_sees_as_many_tokens() -> None:
+    for name, config in temporal.study().cells.items():
+        tokens = [stage.tokens or 0 for stage in config.stages]
+        assert sum(tokens) == (objectives.BEAUTY_TOKENS if config.stages else 0), name
+
+
+def test_recipes_on_small_corpora_have_as_many_steps() -> None:
+    for name, config in tuned_leaderboard.trained_on_small().items():
+        steps = 4_000 if name == "bert4rec" else tuned_leaderboard.SMALL_STEPS
+        assert (config.stages[-1].steps, config.stages[-1].epochs) == (steps, None), name
 
 
 def test_pretraining_under_a_cut_and_with_less_data_is_the_same_as_in_the_ablation() -> None:
