@@ -83,7 +83,7 @@ def dataset_record(corpus: Corpus) -> DatasetRecord:
         attributes=corpus.num_attributes,
         filters=filters_of(corpus),
         options=dict(corpus.manifest.options),
-        events=corpus.manifest.events,
+        events=corpus.events_digest,
     )
 
 

@@ -54,7 +54,7 @@ class WarmStart:
     vector_encoder: str | None = None
     """Name of the encoder that made the vectors of the items; None: its corpus names none."""
     events: str | None = None
-    """`Corpus.events_digest` of its corpus; None: its version, or that corpus, did not have it."""
+    """`Corpus.events_digest` of its corpus; None: its version did not record it."""
 
     @property
     def record(self) -> StartRecord:

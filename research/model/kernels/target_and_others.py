@@ -1,8 +1,8 @@
 """Each target's score, and the log of the sum of exponentials over the other candidates.
 
 All rows have the same candidates, as in a softmax over the items of a batch. The pair is what such
-losses are functions of. It is computed in one buffer beside the scores, which becomes the gradient:
-autograd's own way holds and passes over five such matrices.
+losses are functions of. Of all scores one matrix, the softmax over the others, is kept for the
+backward pass; autograd keeps two, and passes over five.
 """
 
 from __future__ import annotations
