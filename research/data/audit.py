@@ -10,7 +10,7 @@ from research.data.corpus_checks import corpus_checks
 from research.data.findings import Finding
 from research.data.repeats import Repeats
 from research.data.split_checks import Audited, Seen, split_checks
-from research.data.split_config import AnySplit, split_corpus
+from research.data.split_config import AnySplit, split_corpus, with_fewer_users
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
 
@@ -33,7 +33,8 @@ def audit_corpus(
     repeats = Repeats.of(corpus)
     findings = corpus_checks(corpus, repeats)
     try:
-        arranged, split = split_corpus(config, corpus, training_share=training_share, seed=seed)
+        arranged, split = split_corpus(config, corpus)
+        split = with_fewer_users(split, training_share, seed)
     except InputError as error:
         return [*findings, Finding(check="split", level="problem", numbers={}, sentence=str(error))]
     if arranged is not corpus:

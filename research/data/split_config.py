@@ -14,19 +14,14 @@ from research.randomness import permutation, seed_of
 AnySplit = SplitConfig | ColdItems
 
 
-def split_corpus(
-    config: AnySplit, corpus: Corpus, *, training_share: float = 1.0, seed: int = 0
-) -> tuple[Corpus, Split]:
+def split_corpus(config: AnySplit, corpus: Corpus) -> tuple[Corpus, Split]:
     """The corpus as the split's ranges mean it, and the split; `InputError` as for the config's.
 
-    The first is `corpus` itself, but where items are held out: then each history is in another
-    order. `training_share` and `seed` are as in `with_fewer_users`.
+    It is `corpus` itself, but where items are held out: then each history is in another order.
     """
     if isinstance(config, ColdItems):
-        corpus, split = config.arranged_split(corpus)
-    else:
-        split = config.split(corpus)
-    return corpus, split if training_share == 1.0 else with_fewer_users(split, training_share, seed)
+        return config.arranged_split(corpus)
+    return corpus, config.split(corpus)
 
 
 def with_fewer_users(split: Split, share: float, seed: int) -> Split:
@@ -34,6 +29,8 @@ def with_fewer_users(split: Split, share: float, seed: int) -> Split:
 
     Rows are drawn by `seed`, and those of a smaller share are among those of a larger one.
     """
+    if share == 1.0:
+        return split
     order = permutation(seed_of("training users", seed), len(split.training)).numpy()
     number = max(1, round(share * len(order)))
     return replace(split, training=split.training.select(np.sort(order[:number])))

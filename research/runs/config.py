@@ -23,6 +23,7 @@ from research.model.backbone import BackboneConfig
 from research.model.compute import ComputeConfig
 from research.model.item_table import ItemTableConfig
 from research.model.transformer_config import TransformerConfig
+from research.objectives.sp import SPConfig
 from research.training.config import StageConfig
 
 
@@ -87,8 +88,9 @@ class RunConfig:
     """Which interactions are held out for validation and test."""
     training_share: float = 1.0
     """Share of the users who are trained on, drawn by `seed`, above 0; all are asked after. Users
-    of a smaller share are among those of a larger one, and counts of items, as of popularity, are
-    over them alone."""
+    of a smaller share are among those of a larger one. A ranker that counts counts them alone;
+    sampled candidates, slices and metrics of lists go by the counts of all. The weights of
+    `start_from` may have been trained on others."""
     encoder: BackboneConfig = TransformerConfig()
     """The encoder that all stages share."""
     items: ItemTableConfig = ItemTableConfig()
@@ -107,7 +109,13 @@ class RunConfig:
     compute: ComputeConfig = ComputeConfig()
     """How training is computed: precision, compilation, what is kept for the backward pass."""
     seed: int = 0
-    """Seed of initial weights, order of rows, masks, negatives and dropout."""
+    """Seed of initial weights, order of rows, masks, negatives and dropout, and of the users of
+    `training_share`."""
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether the seed changes anything: a ranker that only counts all users draws nothing."""
+        return bool(self.stages) or self.training_share < 1.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -119,6 +127,15 @@ class RunConfig:
             raise InputError("a run has either stages or a counting ranker, and not both")
         if self.start_from is not None and not self.stages:
             raise InputError("start_from is set, but the run has no stage to start")
+        for stage in self.stages if self.training_share < 1.0 else ():
+            objectives = stage.objectives.values()
+            cuts = [each.corruption for each in objectives if isinstance(each, SPConfig)]
+            if any(cut.foreign == "everything" for cut in cuts):
+                raise InputError(
+                    f"stage {stage.name}: foreign segments are drawn from everything, and so from "
+                    f"users whom training_share {self.training_share:g} leaves out; set "
+                    "corruption.foreign to training, or training_share to 1"
+                )
         lists = of_lists(self.evaluation.metrics)
         if lists and isinstance(self.split, TemporalCut) and self.split.target == "successive":
             raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
+from torch import Tensor
 
 from research.config import hash_of
 from research.data.batch import fields_of
@@ -20,8 +21,8 @@ from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.loader import Loader
 from research.data.question_counts import questions_record
-from research.data.split_config import split_corpus
-from research.data.splits import HeldOut, Split
+from research.data.split_config import split_corpus, with_fewer_users
+from research.data.splits import HeldOut, Split, training_counts
 from research.data.windows import WindowsConfig
 from research.distributed.activity import ACTIVITY
 from research.errors import InputError
@@ -65,6 +66,8 @@ class RunParts:
     """Which share of the questions this process ranks; by default all of them."""
     arranged: Corpus | None = None
     """The corpus in the order that the split's ranges are of; None: `corpus` itself."""
+    all_users: Split | None = None
+    """See `protocol_split`; None: it is `split`."""
 
     @staticmethod
     def of(config: RunConfig, data_root: str) -> RunParts:
@@ -76,11 +79,27 @@ class RunParts:
         corpus = open_corpus(config.corpus, data_root)
         corpus.verify()
         check_metrics(config.evaluation.metrics, corpus)
-        arranged, split = split_corpus(
-            config.split, corpus, training_share=config.training_share, seed=config.seed
-        )
+        arranged, whole = split_corpus(config.split, corpus)
+        split = with_fewer_users(whole, config.training_share, config.seed)
         catalogue = Catalogue.of(arranged, split)
-        return RunParts(config, corpus, split, catalogue, arranged=arranged)
+        all_users = None if split is whole else whole
+        return RunParts(config, corpus, split, catalogue, arranged=arranged, all_users=all_users)
+
+    @property
+    def protocol_split(self) -> Split:
+        """The split with the training rows of all users, whatever share of them is trained on.
+
+        Sampled candidates, slices and metrics of lists go by its counts of items, so that they are
+        the same for all runs of a protocol.
+        """
+        return self.split if self.all_users is None else self.all_users
+
+    @property
+    def protocol_counts_V(self) -> Tensor:
+        """int64 [V]: interactions with each item in the training part of `protocol_split`."""
+        if self.all_users is None:
+            return self.catalogue.training.counts_V
+        return training_counts(self.events, self.all_users)
 
     @property
     def events(self) -> Corpus:
@@ -124,7 +143,7 @@ class RunParts:
                     held_out,
                     "uniform" if kind == "uniform" else "popularity",
                     int(number),
-                    self.catalogue.training.counts_V,
+                    self.protocol_counts_V,
                     config.candidates_seed,
                     part,
                 )
@@ -174,7 +193,7 @@ class RunParts:
             self.candidate_sets(held_out, part) if sets is None else sets,
             seen=self.config.evaluation.seen,
             protocol=protocol_of(self.config, self.corpus, part),
-            counts_V=self.catalogue.training.counts_V,
+            counts_V=self.protocol_counts_V,
             shard=self.shard,
             fields=self.fields if self.config.stages else (),
         )
@@ -213,8 +232,8 @@ class RunParts:
             int(max(parse_metric(name)[1] for name in names)),
             seen=self.config.evaluation.seen,
             protocol=protocol_of(self.config, self.corpus, part),
-            training=self.split.training,
-            counts_V=self.catalogue.training.counts_V,
+            training=self.protocol_split.training,
+            counts_V=self.protocol_counts_V,
             shard=self.shard,
             fields=self.fields if self.config.stages else (),
         )

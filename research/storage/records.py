@@ -61,7 +61,7 @@ class DatasetRecord:
     earlier version did not record them."""
     events: str | None = None
     """`Corpus.events_digest`, which says whether two corpora have the same events; None: an earlier
-    version wrote the record or the corpus."""
+    version wrote the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +158,8 @@ class RunOutline:
     """The earlier run that this one starts from; None: from scratch."""
     seed: int = 0
     """The run's seed."""
+    training_share: float = 1.0
+    """Share of the users who are trained on."""
 
     def __post_init__(self) -> None:
         if bool(self.stages) == (self.ranker is not None):

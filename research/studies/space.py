@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import FunctionType
 from typing import TypeVar, final
@@ -36,7 +36,7 @@ Value = float | int | str
 # Draws that check a space before anything is trained.
 PROBES = 64
 # Fields that the tuning sets, or by which the values of two trials would not be comparable.
-FIXED_FIELDS = ("corpus", "seed", "split", "evaluation")
+FIXED_FIELDS = ("corpus", "seed", "split", "training_share", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,12 @@ class TunedCell:
             raise InputError(
                 f"a tuned cell has a RunConfig and a function, not a {type(self.base).__name__} "
                 f"and a {type(self.space).__name__}"
+            )
+        wrong = [name for name, value in self.first.items() if type(value) not in (int, float, str)]
+        if wrong:
+            raise InputError(
+                f"a tuned cell's first has {wrong[0]}={self.first[wrong[0]]!r:.60}; give a number, "
+                "or the name of a choice"
             )
 
 
@@ -273,12 +279,6 @@ def check_space(
         if number == 0:
             draw = given_first(tuned, draw)
         drawn = run_of(cell, tuned, draw, packages)
-        unknown = [] if number else [name for name in tuned.first if name not in drawn.parameters]
-        if unknown:
-            raise InputError(
-                f"cell {cell}: first has {unknown[0]!r}, which the space does not draw with these "
-                f"values; it draws {', '.join(drawn.parameters)}"
-            )
         try:
             check_config(drawn.config)
             last = drawn.config.stages[-1] if drawn.config.stages else None
@@ -294,6 +294,7 @@ def check_space(
                 f"cell {cell}, {parameters_text(drawn.parameters)}: {error}"
             ) from error
         repeat(cell, tuned, drawn, packages)
+    check_first(cell, tuned, list(distributions))
     if not distributions:
         raise InputError(
             f"cell {cell}: the space draws nothing; give the config itself for a cell that is not "
@@ -322,6 +323,16 @@ def given_first(tuned: TunedCell, draw: Draw) -> Draw:
     return value_of
 
 
+def check_first(cell: str, tuned: TunedCell, drawn: Collection[str]) -> None:
+    """Raise `InputError` for a first value that is not among the parameters that were drawn."""
+    unknown = [name for name in tuned.first if name not in drawn]
+    if unknown:
+        raise InputError(
+            f"cell {cell}: first has {unknown[0]!r}, which the space does not draw there; it draws "
+            f"{', '.join(drawn)}: leave it out, or give the values on which it depends as well"
+        )
+
+
 def random_draw(seed: int) -> Draw:
     """Draws values independently."""
     random = np.random.default_rng(abs(seed))
@@ -343,7 +354,8 @@ def is_within(value: Value, distribution: Distribution) -> bool:
     """Whether a value can have been drawn from a distribution."""
     if isinstance(distribution, Choice):
         return value in distribution.names
-    return not isinstance(value, str) and distribution.low <= value <= distribution.high
+    numbers = (int,) if isinstance(distribution, IntegerRange) else (int, float)
+    return type(value) in numbers and distribution.low <= value <= distribution.high  # type: ignore[operator]
 
 
 def repeat(cell: str, tuned: TunedCell, drawn: DrawnRun, packages: Sequence[str] = ()) -> None:

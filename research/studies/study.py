@@ -251,8 +251,7 @@ def plan_jobs(
     for corpus_name in study.corpora:
         corpus = prepare_and_open_corpus(corpus_name, options.data_root, processes)
         for cell in (name for name in study.cells if name in cells):
-            # Counting rankers draw no random numbers, so every seed gives the same figures.
-            for seed in study.seeds if study.cells[cell].stages else study.seeds[:1]:
+            for seed in study.seeds if study.cells[cell].is_seeded else study.seeds[:1]:
                 folder = run_folder(out, study.name, corpus, cell, seed)
                 if any(job.folder == folder for job in jobs):
                     raise InputError(

@@ -30,7 +30,7 @@ from research.studies.optuna_studies import (
 )
 from research.studies.pruning import Pruning, points_of
 from research.studies.record import run_folder
-from research.studies.space import TunedCell, given_first, replay, run_of
+from research.studies.space import TunedCell, check_first, given_first, replay, run_of
 from research.studies.study import make_job
 from research.studies.tuning import Tuning
 from research.studies.workers import JobQueue, Worker, must_wait
@@ -97,6 +97,8 @@ class CellTrials:
         if number == 0:
             draw = given_first(self.tuned, draw)
         drawn = run_of(self.cell, self.tuned, draw, self.allow)
+        if number == 0:
+            check_first(self.cell, self.tuned, drawn.parameters)
         trial = StoredTrial(
             number=number,
             state="running",

@@ -50,7 +50,7 @@ class Tuning:
     """Corpus folders or names of known data sets; every cell is tuned on each."""
     trial_length: float = 1.0
     """The share of every stage's limits, in epochs, steps, tokens or seconds, that a trial may
-    spend; above 0, at most 1. Winners spend them whole."""
+    spend; above 0, at most 1. Winners spend them whole. Patience and warm-up stay as they are."""
     metric: str = "ndcg@10"
     """The metric that decides between trials: that of the selected weights on the validation part,
     under full ranking."""
@@ -72,7 +72,8 @@ class Tuning:
     metrics: tuple[str, ...] = ("hr@10", "ndcg@10", "mrr")
     """Metrics of the winners' tables; `metric` is the one that is compared."""
     budget: Budget | None = None
-    """What every run may spend, trials and winners; None: the limits of its own config."""
+    """What every winner may spend, and a trial `trial_length` of; None: the limits of its own
+    config."""
     next_commands: tuple[str, ...] = ()
     """What one may try next, as in `Study`."""
 

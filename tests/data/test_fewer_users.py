@@ -11,13 +11,17 @@ import pytest
 
 from baselines.popularity import popularity
 from research.data.corpus import Corpus
-from research.data.split_config import split_corpus
+from research.data.split_config import with_fewer_users
 from research.data.splits import LeaveOneOut, training_counts
 from research.errors import InputError
+from research.evaluation.popularity import Popularity
+from research.objectives.sp import CutSegment, SPConfig
+from research.public.study import study
 from research.runs.audit import audit_run
-from research.runs.config import RunConfig
+from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import execute
 from research.runs.parts import RunParts
+from research.training.config import StageConfig
 from tests.support.small_runs import QUIET
 from tests.support.synthetic import write_histories
 
@@ -31,8 +35,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def users_of(corpus: Corpus, share: float, seed: int = 0) -> list[int]:
-    _, split = split_corpus(LeaveOneOut(), corpus, training_share=share, seed=seed)
     whole = LeaveOneOut().split(corpus)
+    split = with_fewer_users(whole, share, seed)
     assert np.array_equal(split.test.targets, whole.test.targets)
     assert np.array_equal(split.validation.targets, whole.validation.targets)
     users = split.training.users.tolist()
@@ -71,3 +75,37 @@ def test_a_run_counts_only_what_it_is_trained_on_and_asks_everyone(
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(InputError, match="training_share is"):
         RunConfig(training_share=share, ranker=popularity().ranker)
+
+
+def test_candidates_and_tables_go_by_the_counts_of_all_users(corpus: Corpus) -> None:
+    evaluation = EvaluationConfig(candidates=("full", "popularity-3"))
+    config = replace(popularity(), corpus=str(corpus.folder), evaluation=evaluation)
+    tables = []
+    for share, seed in ((1.0, 0), (0.3, 0), (0.3, 1)):
+        parts = RunParts.of(replace(config, training_share=share, seed=seed), "data")
+        assert parts.protocol_counts_V.tolist() == [1] * 10 + [0, 0]
+        tables.append(parts.tables(Popularity(parts.catalogue.training.counts_V), "test"))
+    for name in ("full", "popularity-3"):
+        first, *others = (each[name] for each in tables)
+        for table in others:
+            assert table.protocol == first.protocol
+            assert np.array_equal(table.item_count, first.item_count)
+
+
+def test_a_study_of_shares_runs_every_seed_of_a_counting_ranker_and_is_reported(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    base = popularity()
+    cells = {"all": base, "few": replace(base, training_share=0.3)}
+    result = study(cells, str(corpus.folder), seeds=(0, 1), name="shares", out=tmp_path)
+    runs = sorted(path.parent for path in (tmp_path / "shares").rglob("summary.json"))
+    names = ["/".join(run.parts[-2:]) for run in runs]
+    assert names == ["all/0", "few/0", "few/1"]
+    assert result.report().is_file()
+
+
+def test_published_segments_of_everyone_do_not_go_with_a_share() -> None:
+    objective = SPConfig(corruption=CutSegment(foreign="everything"))
+    stage = StageConfig(name="pretrain", objectives={"sp": objective}, validation=None)
+    with pytest.raises(InputError, match=r"users whom training_share 0\.5 leaves out"):
+        RunConfig(training_share=0.5, stages=(stage,))

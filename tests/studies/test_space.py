@@ -152,6 +152,7 @@ def test_a_misspelled_field_in_a_branch_is_found_before_anything_is_trained() ->
         ({"seed": 3}, "seed"),
         ({"corpus": "ml-1m"}, "corpus"),
         ({"split": UserHoldout()}, "split"),
+        ({"training_share": 0.5}, "training_share"),
         ({"evaluation.seen": "kept"}, "evaluation"),
     ],
 )
@@ -162,9 +163,7 @@ def test_what_would_make_trials_incomparable_may_not_be_changed(
         trial.uniform("lr", 0.0, 1.0)
         return changes
 
-    assert f"cell mine: the space changes {field}; corpus, seed, split, evaluation" in refusal(
-        space
-    )
+    assert f"cell mine: the space changes {field}; corpus, seed, split, train" in refusal(space)
 
 
 def test_a_space_that_is_no_function_of_its_draws_is_refused() -> None:
@@ -209,8 +208,12 @@ def test_what_cannot_be_drawn_or_is_no_config_is_refused(space: Space, message: 
     [
         ({"lr": 0.5}, "cell mine, without a draw: first has lr=0.5, which the space cannot"),
         ({"loss": "none"}, "first has loss='none', which the space cannot draw from Choice("),
-        ({"loss": "full", "negatives": 4}, "first has 'negatives', which the space does not draw"),
-        ({"rate": 0.01}, "first has 'rate', which the space does not draw with these values; it"),
+        ({"loss": "sampled", "negatives": 4.0}, "first has negatives=4.0, which the space cannot"),
+        ({"lr": True}, "a tuned cell's first has lr=True; give a number, or the name of a choice"),
+        (
+            {"rate": 0.01},
+            "first has 'rate', which the space does not draw there; it draws",
+        ),
     ],
 )
 def test_first_values_that_cannot_be_drawn_are_refused(
