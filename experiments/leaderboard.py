@@ -32,9 +32,16 @@ from baselines import (
     sasrec,
     transitions,
 )
+from research.objectives.losses import BinaryCrossEntropy
 from research.overrides import replace_fields
 from research.studies.cells import Cells
 from research.studies.study import Study
+
+PATIENT = {"stages.0.validation.patience": 10}
+# The width of the configs beside eSASRec's published table; its README's table has 64.
+WIDE = {"encoder.width": 256, "encoder.feed_forward": 1024}
+# Two negatives for each target, as RecBoard trains Caser.
+BY_PAIRS = {"stages.0.objectives.next.loss": BinaryCrossEntropy(number=2)}
 
 
 def counting() -> Cells:
@@ -57,7 +64,9 @@ def trained() -> Cells:
         "gru4rec": gru4rec.full_softmax(),
         "caser": caser.full_softmax(),
         "hstu": hstu.full_softmax(),
-        "esasrec": replace_fields(esasrec.beauty(), {"stages.0.validation.patience": 10}),
+        "caser-bce": replace_fields(caser.full_softmax(), BY_PAIRS),
+        "esasrec": replace_fields(esasrec.beauty(), PATIENT),
+        "esasrec-256": replace_fields(esasrec.beauty(), {**PATIENT, **WIDE}),
         "cl4srec-bce": cl4srec.bce(),
         "cl4srec": cl4srec.full_softmax(),
         "bert4rec": bert4rec.beauty(),

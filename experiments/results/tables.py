@@ -181,14 +181,21 @@ def figure_text(mean: Mean) -> str:
 def published_text(row: Row) -> str:
     """`.0923 / .0568 (source)`, several after one another; empty: none is known.
 
-    The figures are those of `METRICS`, with a dash for one that is not known.
+    The figures are those of `METRICS`, with a dash for one that is not known; where neither is,
+    others by name: `HR@20 .0974, NDCG@20 .0428 (source)`.
     """
     texts = []
     for figure in row.published:
-        values = [figure.figures.get(metric) for metric in METRICS]
-        if any(value is not None for value in values):
-            told = ["–" if value is None else short_decimal(value) for value in values]
-            texts.append(f"{' / '.join(told)} ({figure.source})")
+        known = figure.figures
+        if any(metric in known for metric in METRICS):
+            told = " / ".join(
+                short_decimal(known[metric]) if metric in known else "–" for metric in METRICS
+            )
+        else:
+            told = ", ".join(
+                f"{metric.upper()} {short_decimal(value)}" for metric, value in known.items()
+            )
+        texts.append(f"{told} ({figure.source})")
     return "; ".join(texts)
 
 
