@@ -200,7 +200,9 @@ def published_text(row: Row) -> str:
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """`0 to 4`, or `0, 2`."""
+    """`0 to 4`, or `0, 2`; `seed 0` where it is the only one, as `0` reads like their number."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))

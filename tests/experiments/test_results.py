@@ -121,7 +121,7 @@ def test_a_table_has_a_row_a_cell_with_what_was_published() -> None:
     lines = [LINE, replace(LINE, seed=1), replace(LINE, cell="ease")]
     text = markdown(table_of(lines, [PUBLISHED]))
     assert "| sasrec | 0, 1 | .1000 ±.0196 | .0500 ±.0098 | .1200 / .0600 (a log) | 12 |" in text
-    assert "| ease | 0 | .1000 ±.0196 | .0500 ±.0098 |  | 12 |" in text
+    assert "| ease | seed 0 | .1000 ±.0196 | .0500 ±.0098 |  | 12 |" in text
     assert text.endswith("\n- sasrec: Other items.\n")
 
 
@@ -185,7 +185,7 @@ def test_a_metric_that_is_not_known_is_a_dash_or_blank() -> None:
     figure = replace(PUBLISHED, figures={"ndcg@10": 0.06})
     none = replace(PUBLISHED, figures={"hr@5": 0.06})
     text = markdown(table_of([only], [figure, none]))
-    expected = "| sasrec | 0 |  | .0500 ±.0098 | – / .0600 (a log); HR@5 .0600 (a log) | 12 |"
+    expected = "| sasrec | seed 0 |  | .0500 ±.0098 | – / .0600 (a log); HR@5 .0600 (a log) | 12 |"
     assert expected in text
 
 
@@ -194,7 +194,7 @@ def test_tables_are_set_between_their_marks() -> None:
     tables = [table_of([LINE], [])]
     text = filled(page, tables)
     assert text.startswith("Before\n<!-- results shop board -->\n")
-    assert "| sasrec | 0 |" in text
+    assert "| sasrec | seed 0 |" in text
     assert "old" not in text
     assert text.endswith("<!-- end -->\nafter\n")
     assert filled(text, tables) == text
