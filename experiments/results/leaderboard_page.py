@@ -127,7 +127,7 @@ def runs_of(lines: Iterable[ResultLine]) -> list[dict[str, str]]:
     return [
         {
             "command": printable(command),
-            "told": printable(f"Seed{'s' * (len(of_run) > 1)} {seeds_text(of_run)}: {told}"),
+            "told": printable(f"{seeds_text(of_run).capitalize()}: {told}"),
         }
         for (command, told), of_run in seeds.items()
     ]

@@ -200,12 +200,12 @@ def published_text(row: Row) -> str:
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """`0 to 4`, or `0, 2`; `seed 0` where it is the only one, as `0` reads like their number."""
+    """`seeds 0 to 4`, `seeds 0, 2`, or `seed 0`: a number alone reads like how many there are."""
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seeds {', '.join(map(str, seeds))}"
 
 
 def markdown(table: Table) -> str:

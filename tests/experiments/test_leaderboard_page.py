@@ -67,7 +67,9 @@ def test_the_page_has_every_figure_of_every_table_and_shows_the_best_first() -> 
     assert heading.startswith("cell NDCG@10 seeds published seconds")
     assert rows[0] == "ease .0600 ±.0098 seed 0 12 a CPU, 2 cores 50 1,000 2026-11-29 1234567 show"
     assert rows[1].endswith("python -m research study board copy the command")
-    assert rows[2].startswith("sasrec .0500 ±.0098 seed 0 .0600 a log Other items. 12 a CPU, 2 cores")
+    assert rows[2].startswith(
+        "sasrec .0500 ±.0098 seed 0 .0600 a log Other items. 12 a CPU, 2 cores"
+    )
     first, second = json.loads(page.scripts[0])
     assert (first["study"], second["study"]) == ("board", "ablation")
     assert first["metrics"] == ["hr@10", "ndcg@10"]

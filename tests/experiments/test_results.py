@@ -120,7 +120,9 @@ def test_seeds_widen_the_interval() -> None:
 def test_a_table_has_a_row_a_cell_with_what_was_published() -> None:
     lines = [LINE, replace(LINE, seed=1), replace(LINE, cell="ease")]
     text = markdown(table_of(lines, [PUBLISHED]))
-    assert "| sasrec | 0, 1 | .1000 ±.0196 | .0500 ±.0098 | .1200 / .0600 (a log) | 12 |" in text
+    assert (
+        "| sasrec | seeds 0, 1 | .1000 ±.0196 | .0500 ±.0098 | .1200 / .0600 (a log) | 12 |" in text
+    )
     assert "| ease | seed 0 | .1000 ±.0196 | .0500 ±.0098 |  | 12 |" in text
     assert text.endswith("\n- sasrec: Other items.\n")
 
