@@ -14,10 +14,10 @@ every prefix on Beauty, and its encoder's dropout is not drawn, so that all tria
 pretraining; segments of `s3rec-published` are drawn from everything, test items included, as
 published. A trial of a third favours what learns fast, the same for all.
 
-On the small corpora (`small`) rows are overlapping windows of 50 items, 64 a step, and stages end
-after 5,000 steps, about as many as Beauty's 60 epochs, or when 20 epochs have brought nothing.
-BERT4Rec keeps the rows, batches and 4,000 steps of its recipe for small data. BSARec keeps every
-prefix, five or six times the tokens an epoch, 256 a step, with a patience of 5.
+On the small corpora (`small`) histories are cut into pieces of 50 items, 64 a step, and stages end
+after 2,400 steps, 60 to 90 epochs, or when 12 epochs have brought nothing. BERT4Rec keeps the rows,
+batches and 4,000 steps of its recipe for small data. BSARec keeps every prefix of the newest 50
+items, eight times the tokens an epoch, 256 a step, with a patience of 5.
 
 Corpora: python -m research prepare s3rec --raw LastFM.txt --out data/corpora/LastFM
          python -m research prepare s3rec --raw Beauty.txt --out data/corpora/Beauty
@@ -59,7 +59,8 @@ from research.studies.tuning import Tuning
 
 SEEDS = (0, 1, 2, 3, 4)
 TRIAL_SEED, TRIALS, TRIAL_LENGTH = 5, 8, 1 / 3
-SMALL_STEPS = 5_000
+SMALL_STEPS = 2_400
+PIECES = Sliding(stride=50)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +213,10 @@ def in_steps(config: RunConfig, patience: int) -> RunConfig:
 
 
 def sized(config: RunConfig) -> RunConfig:
-    """A recipe on rows for some thousand users: overlapping windows, 64 a step."""
+    """A recipe on rows for some thousand users: pieces of histories, 64 a step."""
     stage = f"stages.{len(config.stages) - 1}"
-    rows = {f"{stage}.windows": Sliding(), f"{stage}.batches.sequences_per_batch": 64}
-    return in_steps(replace_fields(config, rows), patience=20)
+    rows = {f"{stage}.windows": PIECES, f"{stage}.batches.sequences_per_batch": 64}
+    return in_steps(replace_fields(config, rows), patience=12)
 
 
 def trained_on_small() -> dict[str, RunConfig]:
@@ -224,8 +225,8 @@ def trained_on_small() -> dict[str, RunConfig]:
     special = {
         "bert4rec": bert4rec.cloze(),
         "bsarec": in_steps(bsarec.lastfm(), patience=5),
-        "s3rec": sized(pretrained(cells["s3rec"], Sliding(), 100)),
-        "s3rec-published": sized(pretrained(cells["s3rec-published"], Sliding(), 100)),
+        "s3rec": sized(pretrained(cells["s3rec"], PIECES, 100)),
+        "s3rec-published": sized(pretrained(cells["s3rec-published"], PIECES, 100)),
     }
     return {name: special.get(name) or sized(config) for name, config in cells.items()}
 
