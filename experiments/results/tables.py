@@ -95,7 +95,7 @@ class Table:
     study: str
     """The study, as lines have it."""
     rows: tuple[Row, ...]
-    """A row a cell, in the order in which cells first appear; at least one."""
+    """A row a cell, the highest NDCG@10 first, equal ones as they first appear; at least one."""
 
 
 def published(folder: Path = FOLDER) -> tuple[Published, ...]:
@@ -148,24 +148,26 @@ def table_of(lines: Sequence[ResultLine], figures: Sequence[Published]) -> Table
                 f"lines of {study} on {dataset}: the seeds of cell {cell} have different metrics; "
                 "run and collect all of them with the same `evaluation.metrics`"
             )
-    return Table(
-        dataset=dataset,
-        study=study,
-        rows=tuple(
-            Row(
-                cell=cell,
-                lines=tuple(of_cell),
-                means={metric: mean_of(of_cell, metric) for metric in of_cell[0].metrics},
-                published=tuple(
-                    figure
-                    for figure in figures
-                    if (figure.dataset, figure.cell) == (dataset, cell)
-                    and figure.study in (None, study)
-                ),
-            )
-            for cell, of_cell in cells.items()
-        ),
-    )
+    rows = [
+        Row(
+            cell=cell,
+            lines=tuple(of_cell),
+            means={metric: mean_of(of_cell, metric) for metric in of_cell[0].metrics},
+            published=tuple(
+                figure
+                for figure in figures
+                if (figure.dataset, figure.cell) == (dataset, cell)
+                and figure.study in (None, study)
+            ),
+        )
+        for cell, of_cell in cells.items()
+    ]
+    return Table(dataset=dataset, study=study, rows=tuple(sorted(rows, key=_from_the_best)))
+
+
+def _from_the_best(row: Row) -> float:
+    """By what rows are sorted: NDCG@10 from the highest on; rows without it stand last."""
+    return -row.means["ndcg@10"].mean if "ndcg@10" in row.means else 0.0
 
 
 def protocol_of(line: ResultLine) -> dict[str, object]:

@@ -170,10 +170,14 @@ def test_a_published_figure_is_of_its_cell_in_any_study_unless_it_names_one() ->
     assert [figure.source for figure in ablation.rows[0].published] == ["a log"]
 
 
-def test_cells_stand_in_the_order_in_which_they_first_appear() -> None:
+def test_the_best_cell_stands_first_and_equal_ones_as_they_first_appear() -> None:
     lines = [replace(LINE, cell=cell) for cell in ("b", "c", "a")]
-    table = table_of([*lines, replace(lines[0], seed=1)], [])
-    assert [row.cell for row in table.rows] == ["b", "c", "a"]
+    better = replace(
+        LINE, cell="d", metrics={**LINE.metrics, "ndcg@10": Value(mean=0.9, standard_error=0.1)}
+    )
+    without = replace(LINE, cell="e", metrics={"hr@10": LINE.metrics["hr@10"]})
+    table = table_of([without, *lines, replace(lines[0], seed=1), better], [])
+    assert [row.cell for row in table.rows] == ["d", "b", "c", "a", "e"]
 
 
 def test_seeds_of_a_cell_with_different_metrics_are_refused() -> None:
