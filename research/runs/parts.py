@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ class RunParts:
         """
         return self.split if self.all_users is None else self.all_users
 
-    @property
+    @cached_property
     def protocol_counts_V(self) -> Tensor:
         """int64 [V]: interactions with each item in the training part of `protocol_split`."""
         if self.all_users is None:
