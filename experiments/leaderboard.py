@@ -32,6 +32,7 @@ from baselines import (
     sasrec,
     transitions,
 )
+from experiments.recipes import FIVE_SEEDS, METRICS
 from research.objectives.losses import BinaryCrossEntropy
 from research.overrides import replace_fields
 from research.studies.cells import Cells
@@ -86,7 +87,7 @@ def study() -> Study:
         cells={**counting(), **trained()},
         base="sasrec",
         corpora=("data/corpora/Beauty",),
-        seeds=(0, 1, 2, 3, 4),
-        metrics=("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr"),
+        seeds=FIVE_SEEDS,
+        metrics=METRICS,
         compared="ndcg@10",
     )

@@ -44,7 +44,16 @@ from dataclasses import replace
 
 from baselines import s3rec
 from baselines.s3rec import corrected_objectives
-from experiments.recipes import CLOZE, SEEDS, SHARES, next_item, pretrained_next_item, ranking_stage
+from experiments.recipes import (
+    CLOZE,
+    FIVE_SEEDS,
+    METRICS,
+    SEEDS,
+    SHARES,
+    next_item,
+    pretrained_next_item,
+    ranking_stage,
+)
 from research.data.loader import BatchConfig
 from research.data.windows import EveryPrefix, LastItems
 from research.objectives.base import ObjectiveConfig
@@ -56,8 +65,6 @@ from research.studies.cells import Cells, leave_one_out, one_only
 from research.studies.study import Study
 from research.training.config import StageConfig, ValidationConfig
 
-FIVE_SEEDS = (0, 1, 2, 3, 4)
-METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
 LASTFM_TOKENS, BEAUTY_TOKENS = 4_000_000, 12_000_000
 # Half of the former, at 25,983 tokens an epoch of users' newest 50 training items.
 LASTFM_PRETRAINING_EPOCHS = 77

@@ -23,6 +23,9 @@ from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 
 SEEDS = (0, 1, 2)
+# Of studies whose figures stand beside published ones.
+FIVE_SEEDS = (0, 1, 2, 3, 4)
+METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr")
 # How a budget is divided among the stages: a third is pretraining, where there is one.
 SHARES = {"pretrain": 1, "finetune": 2}
 # Cloze hides the same items as S3-Rec's heads, so that one encoding serves them all.

@@ -21,8 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from baselines.s3rec import corrected_objectives, pretraining
-from experiments.objectives import FIVE_SEEDS, METRICS
-from experiments.recipes import CLOZE
+from experiments.recipes import CLOZE, FIVE_SEEDS, METRICS
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding, WindowsConfig
 from research.model.hstu import HSTU

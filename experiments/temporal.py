@@ -24,7 +24,8 @@ from baselines.item_knn import item_knn
 from baselines.popularity import pop_7_days, popularity
 from baselines.s3rec import corrected_objectives
 from baselines.transitions import transitions
-from experiments.objectives import BEAUTY_TOKENS, METRICS, from_scratch, pretrained_at
+from experiments.objectives import BEAUTY_TOKENS, from_scratch, pretrained_at
+from experiments.recipes import METRICS
 from experiments.temporal_anchor import SPLIT
 from research.runs.config import RunConfig
 from research.studies.budget import Budget

@@ -47,6 +47,7 @@ from baselines import (
     transitions,
 )
 from experiments.counting import decayed_space, ease_space, item_knn_space
+from experiments.recipes import FIVE_SEEDS, METRICS
 from research.data.windows import LastItems, Sliding, WindowsConfig
 from research.model.ligr import LiGR
 from research.model.transformer_config import TransformerConfig
@@ -57,7 +58,6 @@ from research.studies.search import TPE
 from research.studies.space import Trial, TunedCell, Value
 from research.studies.tuning import Tuning
 
-SEEDS = (0, 1, 2, 3, 4)
 TRIAL_SEED, TRIALS, TRIAL_LENGTH = 5, 8, 1 / 3
 SMALL_STEPS = 2_400
 PIECES = Sliding(stride=50)
@@ -245,8 +245,8 @@ def leaderboard(
         trial_length=TRIAL_LENGTH,
         sampler=TPE(startup_trials=5),
         seed=TRIAL_SEED,
-        fresh_seeds=SEEDS,
-        metrics=("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20", "mrr"),
+        fresh_seeds=FIVE_SEEDS,
+        metrics=METRICS,
     )
 
 
