@@ -19,14 +19,7 @@ from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.runs_as_study import study_of_runs
 from research.report.schema import Change, Part, Status
-from research.storage.records import (
-    FailureRecord,
-    RunOutline,
-    RunRecord,
-    RunSummary,
-    StudyRecord,
-    read_record,
-)
+from research.storage.records import FailureRecord, RunRecord, RunSummary, StudyRecord, read_record
 from research.storage.run_folder import RunFolder
 from research.storage.untrusted import file_inside, printable, short_text
 
@@ -129,7 +122,7 @@ def read_run(
         path=path,
         status=status,
         hash="" if record is None else record.hash,
-        counts_only=record is not None and is_seedless(record.outline),
+        counts_only=record is not None and not record.outline.is_seeded,
         ties="expected" if record is None else record.ties,
         record=record,
         summary=summary,
@@ -170,8 +163,3 @@ def first_line(text: str) -> str:
     """The first line that is not blank, at most 300 characters of it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return printable(lines[0])[:300] if lines else "no message"
-
-
-def is_seedless(outline: RunOutline) -> bool:
-    """Whether a run is the same for every seed: see `RunConfig.is_seeded`."""
-    return not outline.stages and outline.training_share == 1.0

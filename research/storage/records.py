@@ -165,6 +165,11 @@ class RunOutline:
         if bool(self.stages) == (self.ranker is not None):
             raise InputError("a run has either stages or a counting ranker, and not both")
 
+    @property
+    def is_seeded(self) -> bool:
+        """Whether the seed changes anything: see `RunConfig.is_seeded`."""
+        return bool(self.stages) or self.training_share < 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtensionRecord:
