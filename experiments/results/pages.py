@@ -1,7 +1,8 @@
 """`make results`: make all tables, pictures and the leaderboard's page of the result lines.
 
-A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->` and
-`<!-- end -->`, and what is between them is written anew. Pictures are `DATASET-STUDY.svg` in this
+A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->`, or, with
+some of the cells, `<!-- results DATASET STUDY: CELL CELL -->`, and `<!-- end -->`, and what is
+between them is written anew. Pictures are `DATASET-STUDY.svg` in this
 folder, and the page with filters is `leaderboard.html`.
 """
 
@@ -16,7 +17,14 @@ import matplotlib
 
 from experiments.results.leaderboard_page import leaderboard_page
 from experiments.results.lines import FOLDER, all_lines
-from experiments.results.tables import Table, markdown, picture, published, tables_of
+from experiments.results.tables import (
+    Table,
+    chosen,
+    markdown,
+    picture,
+    published,
+    tables_of,
+)
 from research.errors import InputError
 from research.storage.atomic import replacing
 
@@ -31,16 +39,18 @@ def kept_tables(folder: Path = FOLDER) -> list[Table]:
 
 
 def filled(text: str, tables: Sequence[Table]) -> str:
-    """A page with its tables written anew; `InputError` for a table that no line is of."""
+    """A page with its tables written anew; `InputError` for a table or cell that no line is of."""
     known = {f"{table.dataset} {table.study}": table for table in tables}
 
     def written(found: re.Match[str]) -> str:
-        if found[2] not in known:
+        name, _, cells = found[2].partition(": ")
+        if name not in known:
             raise InputError(
                 f"<!-- results {found[2]} -->: no result line is of such a data set and study; "
                 f"known: {', '.join(known)}"
             )
-        return f"{found[1]}\n{markdown(known[found[2]])}\n{found[3]}"
+        table = chosen(known[name], cells.split()) if cells else known[name]
+        return f"{found[1]}\n{markdown(table)}\n{found[3]}"
 
     return TABLE.sub(written, text)
 

@@ -8,7 +8,7 @@ and `leaderboard_page.py` makes a page of them all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,8 @@ class Mean:
     """Mean over seeds."""
     half: float
     """Half of its 95 % interval, over users and, with two seeds or more, over seeds."""
+    standard_error: float
+    """Its standard error, of the same variances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def mean_of(lines: Sequence[ResultLine], metric: str) -> Mean:
     users = float(np.mean([line.metrics[metric].standard_error ** 2 for line in lines]))
     between = float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
     spread = Spread(users=users, between=between, within=0.0, seeds=len(values))
-    return Mean(float(values.mean()), spread.critical(0.05))
+    return Mean(float(values.mean()), spread.critical(0.05), (users + between) ** 0.5)
 
 
 def tables_of(lines: Iterable[ResultLine], figures: Sequence[Published]) -> list[Table]:
@@ -163,6 +165,31 @@ def table_of(lines: Sequence[ResultLine], figures: Sequence[Published]) -> Table
         for cell, of_cell in cells.items()
     ]
     return Table(dataset=dataset, study=study, rows=tuple(sorted(rows, key=_from_the_best)))
+
+
+def chosen(table: Table, cells: Sequence[str]) -> Table:
+    """The rows of these cells, in the table's order; `InputError` for a cell that it lacks."""
+    known = [row.cell for row in table.rows]
+    for cell in cells:
+        if cell not in known:
+            raise InputError(
+                f"{table.study} on {table.dataset} has no cell {cell!r}; it has {', '.join(known)}"
+            )
+    return replace(table, rows=tuple(row for row in table.rows if row.cell in cells))
+
+
+def unexplained(table: Table) -> list[str]:
+    """Published figures from which ours differ by more than two of our standard errors, and of
+    which no `difference` says why, as `sasrec ndcg@10: .0500, published .0600`."""
+    return [
+        f"{row.cell} {metric}: {short_decimal(mean.mean)}, published {short_decimal(value)}"
+        for row in table.rows
+        for figure in row.published
+        if not figure.difference
+        for metric, value in figure.figures.items()
+        for mean in (row.means.get(metric),)
+        if mean is not None and abs(mean.mean - value) > 2 * mean.standard_error
+    ]
 
 
 def _from_the_best(row: Row) -> float:

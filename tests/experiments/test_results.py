@@ -20,6 +20,7 @@ from experiments.results.tables import (
     published,
     table_of,
     tables_of,
+    unexplained,
 )
 from research.config import hash_of
 from research.data.corpus import Corpus
@@ -207,6 +208,31 @@ def test_tables_are_set_between_their_marks() -> None:
     for mark in ("shop", "shop other", "shop  board"):
         with pytest.raises(InputError, match=f"<!-- results {mark} -->.*known: shop board"):
             filled(page.replace("shop board", mark), tables)
+
+
+def test_a_mark_may_choose_cells_of_a_table() -> None:
+    page = "<!-- results shop board: sasrec ease -->\n<!-- end -->\n"
+    tables = [table_of([LINE, replace(LINE, cell="ease"), replace(LINE, cell="knn")], [])]
+    text = filled(page, tables)
+    assert "| sasrec |" in text
+    assert "| ease |" in text
+    assert "knn" not in text
+    assert filled(text, tables) == text
+    with pytest.raises(InputError, match="board on shop has no cell 'esae'; it has sasrec, ease"):
+        filled(page.replace("ease", "esae"), tables)
+
+
+def test_a_difference_beyond_two_standard_errors_needs_an_explanation() -> None:
+    near = replace(PUBLISHED, figures={"hr@10": 0.119, "mrr": 0.5}, difference="")
+    far = replace(PUBLISHED, figures={"hr@10": 0.121, "ndcg@10": 0.045}, difference="")
+    assert unexplained(table_of([LINE], [near])) == []
+    assert unexplained(table_of([LINE], [far])) == ["sasrec hr@10: .1000, published .1210"]
+    assert unexplained(table_of([LINE], [replace(far, difference="Why.")])) == []
+
+
+def test_all_kept_differences_are_explained() -> None:
+    for table in kept_tables():
+        assert unexplained(table) == [], f"{table.study} on {table.dataset}"
 
 
 def test_a_picture_has_a_place_a_cell() -> None:
