@@ -284,14 +284,21 @@ class Objective(nn.Module, ABC):
         It draws nothing and does not wait for the device.
         """
 
-    def loss_with_other_rows(
-        self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
-    ) -> Tensor:
-        """Scalar: as `loss`, where the rows of the other processes are candidates too.
+    def compared_states(self, targets: Targets, states_PD: Tensor) -> Tensor:
+        """[N, E]: what rows are compared by, of this process's rows; by default the read states.
 
-        `others_QD` [Q, D] are the states of those rows in the order of the processes' ranks; with
-        one process it is empty. It is called, and must be overridden, only where `couples_rows` is
-        "states"; otherwise it raises `NotImplementedError`.
+        It is called only where `couples_rows` is "states". E must be the same in all steps.
+        """
+        return states_PD
+
+    def loss_with_other_rows(
+        self, targets: Targets, compared_NE: Tensor, items: ItemTable, others_QE: Tensor
+    ) -> Tensor:
+        """Scalar: the sum of the losses, from the `compared_states` [N, E] of this process's rows.
+
+        `others_QE` [Q, E] are those of the other processes in the order of their ranks, which are
+        candidates too; with one process it is empty. It is called, and must be overridden, only
+        where `couples_rows` is "states"; otherwise it raises `NotImplementedError`.
         """
         raise NotImplementedError(
             f"{type(self).__name__} couples rows by 'states' and has no loss_with_other_rows"

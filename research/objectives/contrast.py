@@ -9,12 +9,14 @@ all processes, the loss is InfoNCE,
     -log( exp(sim(z, z') / t) / (exp(sim(z, z') / t) + sum over z" in N of exp(sim(z, z") / t)) )
 
 summed over both views of every row. In the paper sim is the inner product (t = 1), and the encoder
-is causal, as SASRec's is.
+is causal, as SASRec's is. The code by which later papers measured CL4SRec (salesforce/ICLRec)
+compares the states of all tokens instead, one after the other in one vector (`states="all"`); there
+padded places take part too, here they add nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -27,7 +29,16 @@ from research.data.catalogue import Catalogue
 from research.errors import InputError
 from research.model.item_table import ItemTable
 from research.model.kernels.precision import row_products
-from research.objectives.base import Corruption, Objective, ObjectiveConfig, Targets, View
+from research.objectives.base import (
+    OFFSETS_OF_READS,
+    PER_READ,
+    Corruption,
+    Objective,
+    ObjectiveConfig,
+    Targets,
+    View,
+    ragged,
+)
 from research.objectives.components import ModelComponents
 from research.packed import Packed
 from research.randomness import below, fold, seed_of
@@ -129,6 +140,33 @@ class TwoViews(PairedViews):
         return (lengths_S.double() * share + 1e-9).floor().long()
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WholeTargets(Targets):
+    """Targets that read all tokens of their view; each sequence is one."""
+
+    age_P: Tensor = field(metadata=PER_READ)
+    """int64 [P]: how many newer tokens each token's sequence has."""
+    ended_P: Tensor = field(metadata=OFFSETS_OF_READS)
+    """int64 [P + 1]: how many sequences end before each token; the last entry is S."""
+    lengths_S: Tensor = field(metadata=ragged("ended_P"))
+    """int64 [S]: the tokens of each sequence, at least one."""
+
+    @staticmethod
+    def of(view: View) -> WholeTargets:
+        """All tokens of a view whose sequences have a token each at least."""
+        packed = view.packed
+        read_P = torch.arange(packed.num_tokens, device=packed.offsets.device)
+        sequence_offsets_R = view.row_offsets(packed.last_S)
+        return WholeTargets(
+            read_P=read_P,
+            offsets_R=view.row_offsets(read_P),
+            target_counts_R=sequence_offsets_R.diff().double(),
+            age_P=packed.ages_T,
+            ended_P=F.pad(packed.owner_T, (0, 1), value=packed.num_sequences),
+            lengths_S=packed.lengths_S,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContrastConfig(ObjectiveConfig):
     """The contrastive objective of CL4SRec, and by its corruption that of DuoRec."""
@@ -141,6 +179,9 @@ class ContrastConfig(ObjectiveConfig):
     """How two states are compared: by their inner product, or by that of the normalized states."""
     temperature: float = 1.0
     """t: the number that similarities are divided by."""
+    states: Literal["newest", "all"] = "newest"
+    """What two views are compared by: the states of their newest tokens, or those of all tokens,
+    each with the token of the same age; a token without one adds nothing."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -149,7 +190,7 @@ class ContrastConfig(ObjectiveConfig):
 
     def build(self, components: ModelComponents, seed: int) -> Contrast:
         """The module, which has no parameters of its own."""
-        return Contrast(self)
+        return Contrast(self, components.config.length)
 
 
 class Contrast(Objective):
@@ -159,9 +200,11 @@ class Contrast(Objective):
     views compete with a view's partner.
     """
 
-    def __init__(self, config: ContrastConfig) -> None:
+    def __init__(self, config: ContrastConfig, length: int) -> None:
         super().__init__()
         self.corruption: PairedViews = config.corruption
+        self.states = config.states
+        self.length = length
         self.similarity = config.similarity
         self.temperature = config.temperature
 
@@ -171,19 +214,32 @@ class Contrast(Objective):
         return "states"
 
     def targets(self, view: View, batch: Batch, catalogue: Catalogue) -> Targets:
-        """The newest token of each sequence, two for each row that takes part; one target each."""
-        return Targets.of_picked(view)
+        """The newest token, or all tokens, of each sequence, two for each row that takes part."""
+        return Targets.of_picked(view) if self.states == "newest" else WholeTargets.of(view)
 
     def loss(self, targets: Targets, states_PD: Tensor, items: ItemTable) -> Tensor:
         """Scalar: the sum over views, with the other rows of this process as negatives."""
-        return self.loss_with_other_rows(targets, states_PD, items, states_PD[:0])
+        compared_NE = self.compared_states(targets, states_PD)
+        return self.loss_with_other_rows(targets, compared_NE, items, compared_NE[:0])
+
+    def compared_states(self, targets: Targets, states_PD: Tensor) -> Tensor:
+        """[N, E]: a vector for each view, the newest token's state or all states by age.
+
+        In the latter case E is L times the width, with zeros where a view has no token of an age.
+        """
+        if not isinstance(targets, WholeTargets):
+            return states_PD
+        num_views, width = len(targets.lengths_S), states_PD.shape[1]
+        states_NLD = states_PD.new_zeros(num_views, self.length, width)
+        places = (targets.ended_P[:-1], targets.age_P)
+        return states_NLD.index_put(places, states_PD).flatten(1)
 
     def loss_with_other_rows(
-        self, targets: Targets, states_PD: Tensor, items: ItemTable, others_QD: Tensor
+        self, targets: Targets, compared_NE: Tensor, items: ItemTable, others_QE: Tensor
     ) -> Tensor:
         """Scalar: the sum over this process's views, with all processes' rows as negatives."""
-        scores_PQ = self._scores(states_PD, others_QD)
-        return F.cross_entropy(scores_PQ, self._partners(states_PD), reduction="sum")
+        scores_NQ = self._scores(compared_NE, others_QE)
+        return F.cross_entropy(scores_NQ, self._partners(compared_NE), reduction="sum")
 
     def no_target_reason(self, longest: int, catalogue: Catalogue) -> str | None:
         """A reason where no row has as many items as its views take; else None."""
@@ -191,23 +247,23 @@ class Contrast(Objective):
             return None
         return f"no row has the {self.corruption.fewest_items} items that its views take"
 
-    def _scores(self, states_PD: Tensor, others_QD: Tensor) -> Tensor:
-        """[P, P + Q]: each view's similarity with all views, over t; minus infinity with itself.
+    def _scores(self, views_NE: Tensor, others_QE: Tensor) -> Tensor:
+        """[N, N + Q]: each view's similarity with all views, over t; minus infinity with itself.
 
-        The P views of this process come first, then the Q of the others.
+        The N views of this process come first, then the Q of the others.
         """
         # Under autocast states may be in low precision, which is too coarse for norms and softmax.
-        dtype = torch.promote_types(states_PD.dtype, torch.float32)
-        states_PD, others_QD = states_PD.to(dtype), others_QD.to(dtype)
-        others_QD = torch.cat([states_PD, others_QD])
+        dtype = torch.promote_types(views_NE.dtype, torch.float32)
+        views_NE, others_QE = views_NE.to(dtype), others_QE.to(dtype)
+        others_QE = torch.cat([views_NE, others_QE])
         if self.similarity == "cosine":
-            states_PD, others_QD = F.normalize(states_PD, dim=1), F.normalize(others_QD, dim=1)
-        scores_PQ = row_products(states_PD, others_QD)
-        places_Q = torch.arange(len(others_QD), device=others_QD.device)
-        is_self_PQ = places_Q[: len(states_PD), None] == places_Q
-        return (scores_PQ / self.temperature).masked_fill(is_self_PQ, -torch.inf)
+            views_NE, others_QE = F.normalize(views_NE, dim=1), F.normalize(others_QE, dim=1)
+        scores_NQ = row_products(views_NE, others_QE)
+        places_Q = torch.arange(len(others_QE), device=others_QE.device)
+        is_self_NQ = places_Q[: len(views_NE), None] == places_Q
+        return (scores_NQ / self.temperature).masked_fill(is_self_NQ, -torch.inf)
 
     @staticmethod
-    def _partners(states_PD: Tensor) -> Tensor:
-        """int64 [P]: the index of each view's partner; a row's two views are neighbours."""
-        return torch.arange(len(states_PD), device=states_PD.device) ^ 1
+    def _partners(views_NE: Tensor) -> Tensor:
+        """int64 [N]: the index of each view's partner; a row's two views are neighbours."""
+        return torch.arange(len(views_NE), device=views_NE.device) ^ 1

@@ -249,9 +249,9 @@ class MultiObjectiveModel(nn.Module):
             if reads.places_P is not None:
                 states_PD = states_PD.index_select(0, reads.places_P)
             if part.couples_rows == "states":
-                total = part.loss_with_other_rows(
-                    targets, states_PD, items, self.gather.states(states_PD)
-                )
+                compared_NE = part.compared_states(targets, states_PD)
+                others_QE = self.gather.states(compared_NE)
+                total = part.loss_with_other_rows(targets, compared_NE, items, others_QE)
             else:
                 total = part.loss(targets, states_PD, items)
             losses[key] = LossSum(total, targets.count)

@@ -243,22 +243,34 @@ def test_items_are_offered_to_every_piece_of_a_batch(
 
 @pytest.mark.parametrize(
     "config",
-    [ContrastConfig(), ContrastConfig(similarity="cosine", temperature=0.2)],
-    ids=["dot", "cosine"],
+    [
+        ContrastConfig(),
+        ContrastConfig(similarity="cosine", temperature=0.2),
+        ContrastConfig(states="all"),
+        ContrastConfig(states="all", similarity="cosine", temperature=0.2),
+    ],
+    ids=["dot", "cosine", "all states", "all states, cosine"],
 )
 def test_contrast_equals_the_loop(config: ContrastConfig, catalogue: Catalogue) -> None:
     module = build_model(config, catalogue)
     batch = batch_of(ROWS, length=LENGTH)
     ours = module.losses(batch)["only"]
+    # The compared states of each view, from the newest token on.
     states = []
     for row in sequences(config.corruption.view(batch, catalogue).packed):
-        state_D = reference.encode(module.encoder, row, causal=True)[-1]
-        states.append(state_D / state_D.norm() if config.similarity == "cosine" else state_D)
+        hidden_LD = reference.encode(module.encoder, row, causal=True).flip(0)
+        states.append(hidden_LD if config.states == "all" else hidden_LD[:1])
+    if config.similarity == "cosine":
+        states = [each / each.norm() for each in states]
     losses = []
-    for place, state_D in enumerate(states):
+    for place, state in enumerate(states):
         partner = place + 1 if place % 2 == 0 else place - 1
         scores = {
-            other: (state_D * states[other]).sum() / config.temperature
+            other: sum(
+                (mine_D * theirs_D).sum()
+                for mine_D, theirs_D in zip(state, states[other], strict=False)
+            )
+            / config.temperature
             for other in range(len(states))
             if other != place
         }
@@ -273,12 +285,13 @@ def test_contrast_equals_the_loop(config: ContrastConfig, catalogue: Catalogue) 
     "config",
     [
         ContrastConfig(),
+        ContrastConfig(states="all"),
         NextItemConfig(loss=InBatchSoftmax()),
         NextItemConfig(loss=InBatchSoftmax(log_q=True, corrected=True)),
         NextItemConfig(loss=MixedSoftmax(number=3)),
         ClozeConfig(loss=MixedSoftmax(number=3, corrected=True)),
     ],
-    ids=["states", "items", "corrected", "mixed", "mixed, corrected"],
+    ids=["states", "all states", "items", "corrected", "mixed", "mixed, corrected"],
 )
 def test_no_rows_are_a_zero_that_every_parameter_hangs_on(
     config: ObjectiveConfig, rows: list[list[int]], catalogue: Catalogue

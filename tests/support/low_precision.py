@@ -115,6 +115,7 @@ COUPLED: Mapping[str, ObjectiveConfig] = MappingProxyType(
             head=HeadConfig(similarity="cosine", temperature=0.3),
         ),
         "contrast": ContrastConfig(),
+        "contrast, all states": ContrastConfig(states="all"),
         "contrast, same target": ContrastConfig(corruption=DropoutViews()),
         "contrast, cosine": ContrastConfig(similarity="cosine", temperature=0.2),
     }

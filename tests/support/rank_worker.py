@@ -215,6 +215,12 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
             batches=BatchConfig(sequences_per_batch=4),
         ),
     ),
+    "rows coupled by all states": (
+        stage(
+            "train", {"next": SIX["next"], "contrast": ContrastConfig(states="all")},
+            batches=BatchConfig(sequences_per_batch=4),
+        ),
+    ),
     "rows coupled by same targets": (
         stage(
             "train",
