@@ -1,9 +1,10 @@
 """eSASRec: LiGR blocks trained by sampled softmax (Tikhonovich et al. 2025, arXiv 2508.06450).
 
 Sources: the table of hyper-parameters in the README of its repository
-(blondered/transformer_benchmark), and RecTools, whose models it trains: `LiGRLayer`,
+(blondered/transformer_benchmark), and RecTools 0.13, whose models it trains: `LiGRLayer`,
 `CatalogUniformSampler` (negatives of its own for each token, from all items, the target not
-rejected), Adam with beta2 0.98, 128 rows a batch. The README has width 64 for the Amazon data sets;
+rejected), Adam with beta2 0.98, 128 rows a batch, and dropout of the item table itself, of rows
+that are read and rows that are scored alike, which RecTools 0.16 no longer has. The README has width 64 for the Amazon data sets;
 the configs beside it (`configs/paper/loo`) have 256. A departure: initial weights are normal with a
 standard deviation of 0.02, theirs are Xavier-normal.
 """
@@ -14,6 +15,7 @@ from dataclasses import replace
 
 from research.data.loader import BatchConfig
 from research.data.negatives import NegativesConfig
+from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
 from research.model.transformer_config import TransformerConfig
 from research.objectives.losses import SampledSoftmax
@@ -29,6 +31,7 @@ def recipe(
     """A run with what eSASRec's recipes have in common; the inner width is four times `width`."""
     loss = SampledSoftmax(number=256, negatives=NegativesConfig(exclude="nothing"))
     return RunConfig(
+        items=ItemTableConfig(dropout=dropout),
         encoder=TransformerConfig(
             length=length,
             width=width,

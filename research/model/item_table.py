@@ -4,7 +4,8 @@ The backbone holds it, so that checkpoints, gradient analysis and several proces
 shared by all objectives. Its rows are the V items and then the mask, which is looked up and usually
 not scored. A head that is not tied to it holds a second table, without a mask. No other code reads
 `weight` for scores or lookups. With content vectors, a row is the projection of the item's vector,
-beside or in place of its own embedding, in lookups and in scores alike.
+beside or in place of its own embedding, in lookups and in scores alike. Dropout of the table, too,
+is of rows as they are looked up and scored.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from research.model.item_vectors import VectorProjection
 from research.model.kernels.candidate_scores import candidate_scores
 from research.model.kernels.cosine import inverse_norms, tangent
 from research.model.kernels.cross_entropy import Smoothing, all_scores, softmax_loss, top_one
+from research.model.kernels.dropout import dropout
 from research.model.kernels.precision import row_products, true_fp32
 from research.model.kernels.scored_rows import ScoredRows
 
@@ -46,9 +48,14 @@ class ItemTableConfig:
     without interactions has a row that means something."""
     projection_width: int | None = None
     """Width of the hidden layer of the vectors' projection; None: the projection is linear."""
+    dropout: float = 0.0
+    """Probability that a number of the table is 0 in a training step, alike where rows are looked
+    up and where they are scored, as in RecTools 0.13."""
 
     def __post_init__(self) -> None:
         check_types(self)
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"items.dropout is {self.dropout}; it must be at least 0 and below 1")
         if self.projection_width is None:
             return
         if self.vectors == "none":
@@ -88,11 +95,13 @@ class ItemTable(nn.Module):
         attributes: AttributeTable | None = None,
         projection: VectorProjection | None = None,
         has_ids: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         """`purpose` keys the initial weights; `masked` adds the mask's row.
 
         `attributes`, if given, are added where items are looked up. With a `projection` an item's
         row has its projected vector, beside its own embedding, or alone where not `has_ids`.
+        `dropout` is the probability that a number of the table is 0 in a training step.
         """
         super().__init__()
         assert has_ids or (projection is not None and masked), "a row needs something to be of"
@@ -116,6 +125,7 @@ class ItemTable(nn.Module):
         # After `initialize`, as these have drawn their own initial weights.
         self.attributes = attributes
         self.projection = projection
+        self.dropout = dropout
         self._keeps = False
         self._kept: Tensor | None = None
         self._ranked: tuple[list[tuple[int, int]], Tensor] | None = None
@@ -134,6 +144,8 @@ class ItemTable(nn.Module):
     def one_step(self) -> Iterator[None]:
         """A context of one forward pass of training, in which `rows` are computed at most once.
 
+        Dropout of the table is drawn once, too, for all lookups and scores with gradients.
+
         What is computed without gradients in it, such as an accuracy, is not kept for ranking: an
         update follows, and fused optimizers change parameters unnoticed by `_version`.
         """
@@ -150,14 +162,19 @@ class ItemTable(nn.Module):
         without gradients and outside of it, they are computed in true fp32, and kept until
         parameters are filled, or the next step or lookup with gradients.
         """
-        if self.projection is None:
-            assert self.weight is not None, "rows are embeddings, projected vectors, or both"
-            return self.weight
         if self._kept is not None:
             return self._kept
-        if not (torch.is_grad_enabled() or self._keeps):
+        if self.projection is None:
+            assert self.weight is not None, "rows are embeddings, projected vectors, or both"
+            rows_RD: Tensor = self.weight
+            if not self._drops():
+                return rows_RD
+        elif torch.is_grad_enabled() or self._keeps:
+            rows_RD = self._computed_rows(self.projection)
+        else:
             return self._rows_for_ranking(self.projection)
-        rows_RD = self._computed_rows(self.projection)
+        if self._drops():
+            rows_RD = dropout(rows_RD, self.dropout, training=True)
         if self._keeps and torch.is_grad_enabled():
             self._kept = rows_RD
         return rows_RD
@@ -308,10 +325,16 @@ class ItemTable(nn.Module):
         """Whether all rows are there already, or are no more than those of `ids`.
 
         For ranking all are computed, once: a state then does not depend on which others are encoded
-        with it.
+        with it. Dropout is drawn for all.
         """
+        if self._drops():
+            return True
         has_all = self._kept is not None or not (torch.is_grad_enabled() or self._keeps)
         return has_all or ids.numel() > self.num_items
+
+    def _drops(self) -> bool:
+        """Whether rows have dropout now: in training, where there are gradients."""
+        return self.dropout > 0.0 and self.training and torch.is_grad_enabled()
 
     def _projected(self, projection: VectorProjection, ids: Tensor) -> Tensor:
         """[..., D]: the rows of `ids`, by the projection of their vectors alone."""

@@ -57,6 +57,7 @@ class ModelComponents:
             attributes=self.attributes if self.items.attributes else None,
             projection=projection,
             has_ids=self.items.vectors != "alone",
+            dropout=self.items.dropout,
         )
         return self.config.build(item_table, self.seed)
 

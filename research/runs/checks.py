@@ -65,6 +65,12 @@ def check_touched_rows(config: RunConfig, processes: int) -> None:
                 f"{config.items.vectors}: a step moves the projection, and with it all rows; use "
                 "'all'"
             )
+        if config.items.dropout:
+            raise InputError(
+                f"stage {stage.name}: optimizer.item_rows is 'touched', but items.dropout is "
+                f"{config.items.dropout}: dropout of the whole table has gradients of all rows; "
+                "use 'all', or set items.dropout to 0"
+            )
         if stage.combination.merges_gradients:
             raise InputError(
                 f"stage {stage.name}: optimizer.item_rows is 'touched', but combination is "

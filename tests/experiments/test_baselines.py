@@ -353,6 +353,7 @@ def test_esasrec_has_the_numbers_of_its_readme(
         inner_dropout=dropout,
     )  # fmt: skip
     assert dropouts(config.encoder) == {dropout}
+    assert config.items == ItemTableConfig(dropout=dropout)
     stage = only_stage(config)
     assert (config.corpus, stage.epochs, stage.windows) == (corpus, epochs, LastItems())
     assert next_of(config) == NextItemConfig(

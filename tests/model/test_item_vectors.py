@@ -297,6 +297,61 @@ def build_components(items: ItemTableConfig) -> ModelComponents:
     return ModelComponents(TransformerConfig(width=WIDTH, heads=1), catalogue, 0, items)
 
 
+DROPOUT = 0.25
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("mode", ["ids", "beside", "alone"])
+def test_a_steps_lookups_and_scores_are_of_the_same_dropped_rows(mode: str, loss: str) -> None:
+    table = build("beside" if mode == "ids" else mode, 5)
+    if mode == "ids":
+        table.projection = None
+    whole_RD = table.rows().detach()
+    table.dropout = DROPOUT
+    draws = torch.Generator().manual_seed(1)
+    states_PD = torch.randn(3, WIDTH, generator=draws).double()
+    targets_P = torch.tensor([5, 0, 5])
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        with table.one_step():
+            looked_up_RD = table.lookup(torch.arange(ITEMS + 1))
+            scale_RD = (looked_up_RD / whole_RD).detach()
+            ours = LOSSES[loss](table, states_PD, targets_P)
+            with torch.no_grad():
+                assert torch.equal(table.rows(), looked_up_RD), "an accuracy is of the same rows"
+        kept = torch.tensor([0.0, 1 / (1 - DROPOUT)]).double()
+        assert torch.isclose(scale_RD[..., None], kept, atol=1e-4).any(-1).all()
+        seen.add(tuple(scale_RD.flatten().tolist()))
+        table.dropout = 0.0
+        twin_RD = table.rows() * scale_RD
+        table.dropout = DROPOUT
+        twin = TWINS[loss](twin_RD, states_PD, targets_P)
+        torch.testing.assert_close(ours, twin, **NEAR)
+        total, twin_total = ours + looked_up_RD.sum(), twin + twin_RD.sum()
+        for left, right in zip(gradients(table, total), gradients(table, twin_total), strict=True):
+            torch.testing.assert_close(left, right, **NEAR)
+    assert len(seen) == 20, "every step draws anew"
+
+
+def test_the_table_has_its_dropout_in_training_alone_and_its_share() -> None:
+    table = ItemTable(2_000, 8, init_std=1.0, seed=0, dropout=DROPOUT)
+    zeros = table.lookup(torch.arange(2_000)) == 0.0
+    # A standard deviation is .0034.
+    assert zeros.double().mean().item() == pytest.approx(DROPOUT, abs=0.015)
+    assert torch.equal(table.scored_rows(2_000).table_RD, table.weight[:2_000])
+    with torch.no_grad():
+        assert table.rows() is table.weight
+    table.eval()
+    assert table.rows() is table.weight
+
+
+def test_a_dropout_of_all_is_refused() -> None:
+    for share in (-0.1, 1.0):
+        with pytest.raises(InputError, match=r"items\.dropout is .*at least 0 and below 1"):
+            ItemTableConfig(dropout=share)
+
+
 def test_wrong_configs_and_a_corpus_without_vectors_are_refused() -> None:
     bare = ModelComponents(
         TransformerConfig(width=WIDTH), catalogue_of([[0]], ITEMS), 0,

@@ -128,6 +128,18 @@ def test_several_processes_that_would_move_touched_rows_are_refused_before_the_f
         estimate_cost(config, "data", OneOfTwo(cpu=True))
 
 
+def test_dropout_of_the_item_table_is_of_all_rows_so_touched_rows_are_refused(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    stage = replace(FINETUNE, optimizer=replace(FINETUNE.optimizer, item_rows="touched"))
+    config = replace(config_of(corpus, stage), items=ItemTableConfig(dropout=0.2))
+    message = input_error_of(config, tmp_path)
+    assert message == (
+        "stage finetune: optimizer.item_rows is 'touched', but items.dropout is 0.2: dropout of "
+        "the whole table has gradients of all rows; use 'all', or set items.dropout to 0"
+    )
+
+
 def test_merged_gradients_are_dense_so_touched_rows_are_refused(
     corpus: Corpus, tmp_path: Path
 ) -> None:
