@@ -12,7 +12,8 @@ paper draws each by itself, as here; and it predicts the last item of each prefi
 every item of a history, as here. The paper's inner products have no temperature.
 
 Published, Amazon Beauty in full ranking: HR@5 0.0401, NDCG@5 0.0268, HR@20 0.0974, NDCG@20 0.0428
-(a baseline in the README of MCLRec).
+(a baseline in the README of MCLRec and in the figure of ELCRec, whose other baselines are as in
+the paper of ICLRec). `iclrec` is that code's recipe (salesforce/ICLRec, its defaults).
 """
 
 from __future__ import annotations
@@ -36,3 +37,22 @@ def bce() -> RunConfig:
 def full_softmax() -> RunConfig:
     """With the full softmax for the next item, as in Qiu et al.'s implementation."""
     return with_contrast(sasrec.full_softmax())
+
+
+def iclrec() -> RunConfig:
+    """As ICLRec's code has it (Chen et al. 2022): BCE, other shares, states of all tokens compared.
+
+    A crop keeps 20 % of a row's items, 70 % are masked or 20 % reordered; at most 300 epochs, of
+    which NDCG@20 chooses, with a patience of 40. Departures: views there are of a row without its
+    newest item; masked items become the padding id, which attention does not see, here the mask;
+    and the states of padded places are compared too.
+    """
+    changes = {
+        "stages.0.objectives.contrast.states": "all",
+        "stages.0.objectives.contrast.corruption.crop_share": 0.2,
+        "stages.0.objectives.contrast.corruption.mask_share": 0.7,
+        "stages.0.objectives.contrast.corruption.reorder_share": 0.2,
+        "stages.0.epochs": 300,
+        "stages.0.validation.patience": 40,
+    }
+    return replace_fields(bce(), changes)

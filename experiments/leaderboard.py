@@ -41,8 +41,6 @@ from research.studies.study import Study
 PATIENT = {"stages.0.validation.patience": 10}
 # The width of the configs beside eSASRec's published table; its README's table has 64.
 WIDE = {"encoder.width": 256, "encoder.feed_forward": 1024}
-# As in the code (salesforce/ICLRec) by whose family the published figures of CL4SRec are made.
-ALL_STATES = {"stages.0.objectives.contrast.states": "all"}
 # Two negatives for each target, as RecBoard trains Caser.
 BY_PAIRS = {"stages.0.objectives.next.loss": BinaryCrossEntropy(number=2)}
 
@@ -71,10 +69,11 @@ def trained() -> Cells:
         "esasrec": replace_fields(esasrec.beauty(), PATIENT),
         "esasrec-256": replace_fields(esasrec.beauty(), {**PATIENT, **WIDE}),
         "cl4srec-bce": cl4srec.bce(),
-        "cl4srec-bce-all": replace_fields(cl4srec.bce(), ALL_STATES),
+        "cl4srec-iclrec": cl4srec.iclrec(),
         "cl4srec": cl4srec.full_softmax(),
         "bert4rec": bert4rec.beauty(),
         "fmlp": fmlp.full_softmax(),
+        "fmlp-bce": fmlp.original(),
         "bsarec": bsarec.beauty(),
         "duorec": duorec.published(),
         "s3rec": s3rec.corrected(),

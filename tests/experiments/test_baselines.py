@@ -517,6 +517,21 @@ def test_cl4srec_is_sasrec_with_a_contrast_beside_it(name: str) -> None:
     assert objectives == plain_stage.objectives
 
 
+def test_cl4srec_of_iclrec_has_that_codes_defaults() -> None:
+    config, plain = cl4srec.iclrec(), cl4srec.bce()
+    (stage,), (plain_stage,) = config.stages, plain.stages
+    contrast = ContrastConfig(
+        weight=0.1, corruption=TwoViews(crop_share=0.2, mask_share=0.7, reorder_share=0.2),
+        states="all",
+    )  # fmt: skip
+    assert stage.objectives == {**plain_stage.objectives, "contrast": contrast}
+    assert stage.epochs == 300
+    assert_fields(stage.validation, metric="ndcg@20", patience=40)
+    assert_fields(stage.batches, sequences_per_batch=256)
+    assert_fields(stage.optimizer, method="adam", lr=1e-3, weight_decay=0.0)
+    assert dropouts(config.encoder) == {0.5}
+
+
 def test_duorec_has_the_authors_settings() -> None:
     config = duorec.published()
     assert_fields(
