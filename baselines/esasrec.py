@@ -4,9 +4,10 @@ Sources: the table of hyper-parameters in the README of its repository
 (blondered/transformer_benchmark), and RecTools 0.13, whose models it trains: `LiGRLayer`,
 `CatalogUniformSampler` (negatives of its own for each token, from all items, the target not
 rejected), Adam with beta2 0.98, 128 rows a batch, and dropout of the item table itself, of rows
-that are read and rows that are scored alike, which RecTools 0.16 no longer has. The README has
-width 64 for the Amazon data sets; the configs beside it (`configs/paper/loo`) have 256. A
-departure: initial weights are normal with a standard deviation of 0.02, theirs are Xavier-normal.
+that are read and rows that are scored alike, which RecTools 0.16 no longer has. One rate serves for
+the encoder and the item table there; here a search has to draw both. The README has width 64 for
+the Amazon data sets; the configs beside it (`configs/paper/loo`) have 256. A departure: initial
+weights are normal with a standard deviation of 0.02, theirs are Xavier-normal.
 """
 
 from __future__ import annotations

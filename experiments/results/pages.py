@@ -2,8 +2,8 @@
 
 A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->`, or, with
 some of the cells, `<!-- results DATASET STUDY: CELL CELL -->`, and `<!-- end -->`, and what is
-between them is written anew. Pictures are `DATASET-STUDY.svg` in this
-folder, and the page with filters is `leaderboard.html`.
+between them is written anew. Pictures are `DATASET-STUDY.svg` in this folder, and the page with
+filters is `leaderboard.html`.
 """
 
 from __future__ import annotations

@@ -180,7 +180,10 @@ def chosen(table: Table, cells: Sequence[str]) -> Table:
 
 def unexplained(table: Table) -> list[str]:
     """Published figures from which ours differ by more than two of our standard errors, and of
-    which no `difference` says why, as `sasrec ndcg@10: .0500, published .0600`."""
+    which no `difference` says why, as `sasrec ndcg@10: .0500, published .0600`.
+
+    A published metric that our lines lack is not compared.
+    """
     return [
         f"{row.cell} {metric}: {short_decimal(mean.mean)}, published {short_decimal(value)}"
         for row in table.rows

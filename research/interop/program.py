@@ -56,7 +56,8 @@ class RankerProgram(nn.Module):
         self.encoder = _with_plain_table(ranker.encoder)
         self.register_buffer("bias_V", None if rows.bias_R is None else rows.bias_R)
         # A table that is the encoder's own is not stored twice.
-        is_tied = rows.table_RD.data_ptr() == self.encoder.item_table.rows().data_ptr()
+        with torch.no_grad():
+            is_tied = rows.table_RD.data_ptr() == self.encoder.item_table.rows().data_ptr()
         self.register_buffer("table_VD", None if is_tied else rows.table_RD[: self.num_items])
         self.eval()
 

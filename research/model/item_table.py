@@ -10,7 +10,7 @@ is of rows as they are looked up and scored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -49,8 +49,9 @@ class ItemTableConfig:
     projection_width: int | None = None
     """Width of the hidden layer of the vectors' projection; None: the projection is linear."""
     dropout: float = 0.0
-    """Probability that a number of the table is 0 in a training step, alike where rows are looked
-    up and where they are scored, as in RecTools 0.13."""
+    """Probability that a number of the encoder's table is 0 in training, drawn once for each
+    micro-batch of a process, alike where rows are looked up and where they are scored (as in
+    RecTools 0.13). What attributes add to a row, and a head's own table, have none."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -67,6 +68,11 @@ class ItemTableConfig:
             raise InputError(
                 f"items.projection_width is {self.projection_width}; allowed: 1 to {MAX_HIDDEN}"
             )
+
+    @property
+    def decisive(self) -> Mapping[str, object]:
+        """The fields that decide what given weights compute, with their values: not dropout."""
+        return {name: value for name, value in vars(self).items() if name != "dropout"}
 
     def num_embeddings(self, num_items: int) -> int:
         """How many of `num_items` items have an embedding of their own: all, or none."""
@@ -158,6 +164,7 @@ class ItemTable(nn.Module):
     def rows(self) -> Tensor:
         """[V + masked, D]: all rows as they are looked up and scored, with their graph.
 
+        In training they have the table's dropout, drawn at each call, but once within `one_step`.
         With a projection they are computed at each call, but once within `one_step`. For ranking,
         without gradients and outside of it, they are computed in true fp32, and kept until
         parameters are filled, or the next step or lookup with gradients.

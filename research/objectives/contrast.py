@@ -9,7 +9,7 @@ all processes, the loss is InfoNCE,
     -log( exp(sim(z, z') / t) / (exp(sim(z, z') / t) + sum over z" in N of exp(sim(z, z") / t)) )
 
 summed over both views of every row. In the paper sim is the inner product (t = 1), and the encoder
-is causal, as SASRec's is. The code by which later papers measured CL4SRec (salesforce/ICLRec)
+is causal, as SASRec's is. ICLRec's code for CL4SRec (salesforce/ICLRec, Chen et al. 2022)
 compares the states of all tokens instead, one after the other in one vector (`states="all"`); there
 padded places take part too, here they add nothing.
 """
@@ -149,7 +149,8 @@ class WholeTargets(Targets):
     ended_P: Tensor = field(metadata=OFFSETS_OF_READS)
     """int64 [P + 1]: how many sequences end before each token; the last entry is S."""
     lengths_S: Tensor = field(metadata=ragged("ended_P"))
-    """int64 [S]: the tokens of each sequence, at least one."""
+    """int64 [S]: the tokens of each sequence, at least one. How many entries it has says how many
+    sequences there are, also in a part of the batch."""
 
     @staticmethod
     def of(view: View) -> WholeTargets:
@@ -181,7 +182,8 @@ class ContrastConfig(ObjectiveConfig):
     """t: the number that similarities are divided by."""
     states: Literal["newest", "all"] = "newest"
     """What two views are compared by: the states of their newest tokens, or those of all tokens,
-    each with the token of the same age; a token without one adds nothing."""
+    each with the token of the same age; a token without one adds nothing. A step holds length
+    times width numbers for each view then."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -154,7 +154,7 @@ class WarmStart:
 
 def _decisive(config: RunConfig) -> dict[str, object]:
     """The fields, by dotted name, that decide which states an encoder computes from its weights."""
-    encoder, items = config.encoder.decisive, vars(config.items)
+    encoder, items = config.encoder.decisive, config.items.decisive
     return {
         "encoder": type(config.encoder).__name__,
         **{f"encoder.{name}": value for name, value in encoder.items()},

@@ -46,6 +46,9 @@ class StepSize:
     one."""
     averages: int = 0
     """Copies of the weights that are held for their average."""
+    item_dropout: bool = False
+    """Whether the item table has dropout, for which it is held thrice more: scales, rows and their
+    gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,10 @@ def largest_parts(size: StepSize) -> list[Part]:
         fewer = ("a smaller averaging.last",) if size.averages > 2 else (narrower,)
         averages = size.averages * FLOAT * size.parameters
         parts.append(Part(name="averages of weights", bytes=averages, remedies=fewer))
+    if size.item_dropout:
+        dropped = 3 * FLOAT * size.items * size.width
+        remedies = (narrower, "items.dropout 0")
+        parts.append(Part(name="the item table's dropout", bytes=dropped, remedies=remedies))
     if size.negatives:
         gathered = size.items > 512 * num_candidates
         parts.append(

@@ -61,6 +61,7 @@ class StepMemory:
             else 0,
             micro_batches=number,
             averages=self.averages,
+            item_dropout=encoder.item_table.dropout > 0.0,
         )
 
     def _peak(self) -> Peak | None:

@@ -99,7 +99,8 @@ def run_in(folder: Path, corpus: Corpus, stage: StageConfig = NEXT, **changes: A
 
 @pytest.fixture(scope="module")
 def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in(tmp_path_factory.mktemp("runs") / "next", corpus)
+    items = ItemTableConfig(dropout=0.2)
+    return run_in(tmp_path_factory.mktemp("runs") / "next", corpus, items=items)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,8 @@ def test_the_program_gives_the_runs_scores(
 ) -> None:
     source = open_source(request.getfixturevalue(ranked_by), data_root="data", allow=())
     program = RankerProgram(source.ranker, Answer())
+    # Cosines need a table of unit vectors beside the encoder's.
+    assert (program.table_VD is None) == (ranked_by == "run")
     rows = [[4], [1, 3, 5], [0, 2, 4, 6, 8]]
     table_BL = torch.tensor([[4, -1, -1, -1, -1], [1, 3, 5, -1, -1], [0, 2, 4, 6, 8], [-1] * 5])
     with torch.no_grad():

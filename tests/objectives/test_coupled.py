@@ -303,6 +303,19 @@ def test_no_rows_are_a_zero_that_every_parameter_hangs_on(
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 
+@pytest.mark.parametrize("config", [ContrastConfig(), ContrastConfig(states="all")])
+def test_a_contrast_that_a_step_leaves_out_is_a_zero(
+    config: ContrastConfig, catalogue: Catalogue
+) -> None:
+    module = build_model(config, catalogue)
+    batch = batch_of(ROWS, length=LENGTH)
+    (inputs,) = module.prepare_micro_batches(batch, 1, excluded={"only"})
+    loss = module(inputs)["only"]
+    loss.total.backward()
+    assert (loss.total.item(), loss.count.item()) == (0.0, 0.0)
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
 def test_one_row_alone_has_only_its_partner(catalogue: Catalogue) -> None:
     loss = build_model(ContrastConfig(), catalogue).losses(batch_of([[1, 2, 3]], length=LENGTH))[
         "only"

@@ -14,6 +14,7 @@ from research.checkpoint import files as checkpoint
 from research.data.corpus import Corpus
 from research.data.splits import UserHoldout
 from research.errors import InputError
+from research.model.item_table import ItemTableConfig
 from research.runs.execute import execute
 from research.storage.records import RunSummary, read_record
 from tests.support.checkpoints import newest_checkpoint
@@ -221,7 +222,10 @@ def test_dropout_may_differ_from_the_earlier_run(
     corpus: Corpus, earlier: Path, tmp_path: Path
 ) -> None:
     config = config_of(corpus, frozen(FINETUNE), start_from=str(earlier))
-    gentle = replace(config, encoder=replace(ENCODER, hidden_dropout=0.1, init_std=0.1))
+    gentle = replace(
+        config, encoder=replace(ENCODER, hidden_dropout=0.1, init_std=0.1),
+        items=ItemTableConfig(dropout=0.1),
+    )  # fmt: skip
     summary = execute(gentle, tmp_path, options=QUIET)
     assert summary.status == "finished"
 

@@ -71,6 +71,13 @@ def test_averages_of_weights_are_told_and_how_to_lower_them(averages: int, remed
     assert remedy in advice(size, MemoryError("out"))
 
 
+def test_dropout_of_the_item_table_is_told_and_how_to_lower_it() -> None:
+    size = replace(size_of(256, 12_800, 50, items=300_000), item_dropout=True)
+    (part,) = [part for part in largest_parts(size) if part.name == "the item table's dropout"]
+    assert part.bytes == 3 * 4 * 300_000 * 64
+    assert "items.dropout 0" in advice(size, MemoryError("out"))
+
+
 def test_the_largest_tensors_come_first() -> None:
     # 4 x 2 x (12800 x (8 x 64 + 2 x 256) + 256 x 50 x 3 x 64), 4 x 12800 x 257 x 3,
     # 16 x 321,984 parameters and 256 x 2 x 2 x 50^2.
