@@ -38,8 +38,8 @@ from research.overrides import replace_fields
 from research.studies.cells import Cells
 from research.studies.study import Study
 
-# The width of the configs beside eSASRec's published table, whose README has 64. An epoch costs three
-# times as much, so that the patience is not the source's 50.
+# The width of the configs beside eSASRec's published table, whose README has 64. An epoch costs
+# three times as much, so that the patience is not the source's 50.
 WIDE = {"encoder.width": 256, "encoder.feed_forward": 1024, "stages.0.validation.patience": 10}
 # Two negatives for each target, as RecBoard trains Caser.
 BY_PAIRS = {"stages.0.objectives.next.loss": BinaryCrossEntropy(number=2)}

@@ -1,12 +1,12 @@
 """How far does one plain encoder of width 64 come with any mixture of our objectives?
 
-One cell is tuned, by NDCG@10 on the validation part alone: blocks and their number, dropouts, the
-loss with its smoothing or cosines, a cloze objective beside the next item, weight decay, averaging
-of weights, and pretraining by S3-Rec's heads, which comes on top of the other epochs. Rows, batch,
-patience and width are fixed. Its first trial is SASRec under the full softmax; the winner is run
-with seeds 0 to 4, and the test part ranked once for each. The SASRec beside it has no trials: the
-comparison says how far the search came, not which model is better (`experiments.tuned_leaderboard`
-tunes models alike).
+One cell is tuned, by NDCG@10 on the validation part alone: blocks and their number, dropouts (one
+of the item table itself), the loss with its smoothing or cosines, a cloze objective beside the next
+item, weight decay, averaging of weights, and pretraining by S3-Rec's heads, which comes on top of
+the other epochs. Rows, batch, patience and width are fixed. Its first trial is SASRec under the
+full softmax; the winner is run with seeds 0 to 4, and the test part ranked once for each. The
+SASRec beside it has no trials: the comparison says how far the search came, not which model is
+better (`experiments.tuned_leaderboard` tunes models alike).
 
 Aims, HR@10 / NDCG@10 in the mean of five seeds, with the best published: Beauty .110 / .066 (.1058
 / .0629, one run; .1002 / .0610 as a mean of five), LastFM .098 / .056 (.0972 / .0556, one run).
@@ -25,6 +25,7 @@ from experiments.recipes import CLOZE, FIVE_SEEDS, METRICS
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, Sliding, WindowsConfig
 from research.model.hstu import HSTU
+from research.model.item_table import ItemTableConfig
 from research.model.ligr import LiGR
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm
 from research.model.transformer_config import TransformerConfig
@@ -105,15 +106,16 @@ def mixture(trial: Trial, base: RunConfig) -> RunConfig:
     if trial.choice("pretraining", ("no", "yes")) == "yes":
         heads = pretraining(corrected_objectives(), 60)
         stages = (replace(heads, windows=stage.windows), stage)
-    return replace(base, encoder=encoder, stages=stages)
+    items = ItemTableConfig(dropout=trial.uniform("table_dropout", 0.0, 0.5))
+    return replace(base, encoder=encoder, stages=stages, items=items)
 
 
 def tuning_of(name: str, corpus: str, base: RunConfig, trials: int) -> Tuning:
     """The search on one corpus, and SASRec as it stands."""
     first: dict[str, Value] = {
-        "block": "post-norm", "layers": 2, "dropout": 0.5, "attention": 0.5, "smoothing": 0.0,
-        "scores": "products", "cloze": "no", "averaging": "no", "lr": 1e-3, "weight_decay": 1e-6,
-        "rate": "constant", "pretraining": "no",
+        "block": "post-norm", "layers": 2, "dropout": 0.5, "attention": 0.5, "table_dropout": 0.0,
+        "smoothing": 0.0, "scores": "products", "cloze": "no", "averaging": "no", "lr": 1e-3,
+        "weight_decay": 1e-6, "rate": "constant", "pretraining": "no",
     }  # fmt: skip
     cell = TunedCell(base=base, space=lambda trial: mixture(trial, base), first=first)
     return Tuning(
