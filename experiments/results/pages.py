@@ -17,14 +17,7 @@ import matplotlib
 
 from experiments.results.leaderboard_page import leaderboard_page
 from experiments.results.lines import FOLDER, all_lines
-from experiments.results.tables import (
-    Table,
-    chosen,
-    markdown,
-    picture,
-    published,
-    tables_of,
-)
+from experiments.results.tables import Table, chosen, markdown, picture, published, tables_of
 from research.errors import InputError
 from research.storage.atomic import replacing
 
