@@ -17,7 +17,9 @@ published. A trial of a third favours what learns fast, the same for all.
 On the small corpora (`small`) histories are cut into pieces of 50 items, 64 a step, and stages end
 after 2,400 steps, 60 to 90 epochs, or when 12 epochs have brought nothing. BERT4Rec keeps the rows,
 batches and 4,000 steps of its recipe for small data. BSARec keeps every prefix of the newest 50
-items, eight times the tokens an epoch, 256 a step, with a patience of 5.
+items, eight times the tokens an epoch, 256 a step, with a patience of 5. gSASRec ranks by
+popularity for its first thousands of steps, so it has 7,200 and no patience (its authors' code:
+a million at most, a patience of 20,000).
 
 Corpora: python -m research prepare s3rec --raw LastFM.txt --out data/corpora/LastFM
          python -m research prepare s3rec --raw Beauty.txt --out data/corpora/Beauty
@@ -200,12 +202,12 @@ def limited(config: RunConfig, epochs: int) -> RunConfig:
     return replace_fields(config, {f"stages.{len(config.stages) - 1}.epochs": epochs})
 
 
-def in_steps(config: RunConfig, patience: int) -> RunConfig:
-    """A run whose last stage has `SMALL_STEPS` steps at most, with this patience in epochs."""
+def in_steps(config: RunConfig, patience: int | None, steps: int = SMALL_STEPS) -> RunConfig:
+    """A run whose last stage has so many steps at most, with this patience in epochs."""
     stage = f"stages.{len(config.stages) - 1}"
     changes = {
         f"{stage}.epochs": None,
-        f"{stage}.steps": SMALL_STEPS,
+        f"{stage}.steps": steps,
         f"{stage}.validation.metric": "ndcg@10",
         f"{stage}.validation.patience": patience,
     }
@@ -224,6 +226,7 @@ def trained_on_small() -> dict[str, RunConfig]:
     cells = trained()
     special = {
         "bert4rec": bert4rec.cloze(),
+        "gsasrec": in_steps(sized(cells["gsasrec"]), patience=None, steps=3 * SMALL_STEPS),
         "bsarec": in_steps(bsarec.lastfm(), patience=5),
         "s3rec": sized(pretrained(cells["s3rec"], PIECES, 100)),
         "s3rec-published": sized(pretrained(cells["s3rec-published"], PIECES, 100)),
