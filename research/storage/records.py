@@ -508,7 +508,8 @@ class StudyRecord(Record):
     """The level of every factor, by cell and factor. A cell that has none, or one that `factors`
     does not name, stands beside the crossed ones."""
     changes: Mapping[str, Mapping[str, tuple[object, object]]]
-    """The base's value and the cell's, as JSON values, by cell and dotted field."""
+    """The base's value and the cell's, as JSON values, by cell and dotted field; `tuned` for one
+    that was tuned, so that it may differ by corpus."""
     seeds: tuple[int, ...]
     """The seeds of the study's runs."""
     corpora: tuple[str, ...]
@@ -516,6 +517,9 @@ class StudyRecord(Record):
     marks: Mapping[str, str] = field(default_factory=dict)
     """The hash of a cell's config, by cell: runs of a cell that has changed are not part of the
     study any more."""
+    corpus_marks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The hash of the config that a cell has on one corpus alone, such as one with values that were
+    tuned on it, by corpus and cell."""
     runs: Mapping[str, Mapping[str, Mapping[str, str]]]
     """The run hash of each run that the study needs, by corpus, cell and seed."""
     command: str

@@ -178,6 +178,9 @@ def open_cells(
     or more than the tuning asks for, and when trials are missing on a corpus whose winners have
     been tested.
     """
+    earlier = read_record(out / tuning.name, TuningRecord)
+    if earlier is not None:
+        check_like_others(tuning, earlier, [corpus.name for corpus in corpora.values()])
     store = TrialStore(out / tuning.trial_study, writes=writes)
     cells = [
         CellTrials(
@@ -200,8 +203,24 @@ def open_cells(
                 "raise it, or give the tuning another name"
             )
     for each in cells:
-        check_untested(each, read_record(out / tuning.name, TuningRecord))
+        check_untested(each, earlier)
     return cells
+
+
+def check_like_others(tuning: Tuning, earlier: TuningRecord, corpora: Sequence[str]) -> None:
+    """Raise `InputError` when other corpora than these were tuned by other rules.
+
+    One tuning.json tells of all corpora of a tuning, and has one word for each rule.
+    """
+    others = dict.fromkeys(each.corpus for each in earlier.cells if each.corpus not in corpora)
+    asked = record_of(tuning, (), "")
+    for rule in ("metric", "sampler", "pruner", "seed", "trial_length"):
+        before, now = getattr(earlier, rule), getattr(asked, rule)
+        if others and before != now:
+            raise InputError(
+                f"tuning {tuning.name}: {rule} was {before} on {', '.join(others)} and is {now}; "
+                f"set it to {before} again, or give the tuning another name"
+            )
 
 
 def check_untested(cell: CellTrials, earlier: TuningRecord | None) -> None:
@@ -290,7 +309,9 @@ def winners_of(
     `InputError` when no trial of a cell is complete.
     """
     winners: dict[str, dict[str, RunConfig]] = {cell.corpus_name: {} for cell in cells}
-    for cell, cell_record in zip(cells, record.cells):
+    records = {(each.corpus, each.cell): each for each in record.cells}
+    for cell in cells:
+        cell_record = records[cell.corpus.name, cell.cell]
         best = cell_record.winner
         if best is None:
             errors = [trial.error for trial in cell_record.trials if trial.error]
@@ -304,8 +325,17 @@ def winners_of(
     return winners
 
 
-def record_of(tuning: Tuning, cells: Sequence[TunedCellRecord], command: str) -> TuningRecord:
-    """tuning.json of a tuning with these trials."""
+def record_of(
+    tuning: Tuning,
+    cells: Sequence[TunedCellRecord],
+    command: str,
+    earlier: TuningRecord | None = None,
+) -> TuningRecord:
+    """tuning.json of a tuning with these trials, and those that `earlier` has of other corpora."""
+    known = () if earlier is None else earlier.cells
+    corpora = dict.fromkeys(each.corpus for each in (*known, *cells))
+    own = {each.corpus for each in cells}
+    command = command or ("" if earlier is None else earlier.command)
     return TuningRecord(
         name=tuning.name,
         metric=tuning.metric,
@@ -316,7 +346,12 @@ def record_of(tuning: Tuning, cells: Sequence[TunedCellRecord], command: str) ->
         seed=tuning.seed,
         fresh_seeds=tuning.fresh_seeds,
         importance=IMPORTANCE,
-        cells=tuple(cells),
+        cells=tuple(
+            each
+            for corpus in corpora
+            for each in (cells if corpus in own else known)
+            if each.corpus == corpus
+        ),
         command=command,
     )
 
@@ -326,8 +361,7 @@ def write_tuning(
 ) -> TuningRecord:
     """Write tuning.json into the folder of the winners' study, and return it."""
     earlier = read_record(out / tuning.name, TuningRecord)
-    command = command or ("" if earlier is None else earlier.command)
-    record = record_of(tuning, [cell.record() for cell in cells], command)
+    record = record_of(tuning, [cell.record() for cell in cells], command, earlier)
     if record != earlier:
         write_record(out / tuning.name, record)
     return record

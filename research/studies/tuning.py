@@ -103,7 +103,7 @@ class Tuning:
                 "are run with other seeds than those that chose them"
             )
         # Its own checks are made now, before any trial.
-        self.study({self.corpora[0] if self.corpora else "": self.base_runs})
+        self.study({})
 
     @property
     def tuned_cells(self) -> dict[str, TunedCell]:
@@ -138,17 +138,16 @@ class Tuning:
 
         A cell that is not among them is not tuned.
         """
-        first, *others = self.corpora or ("",)
         return Study(
             name=self.name,
             question=self.question,
-            cells={**self.base_runs, **winners[first]},
+            cells=self.base_runs,
             base=self.base,
             corpora=self.corpora,
             seeds=self.fresh_seeds,
             metrics=self.metrics if self.metric in self.metrics else (*self.metrics, self.metric),
             compared=self.metric,
             budget=self.budget,
-            on_corpus={corpus: winners[corpus] for corpus in others if corpus in winners},
+            on_corpus=winners,
             next_commands=self.next_commands,
         )

@@ -224,6 +224,7 @@ def test_the_record_says_what_was_asked(shop: Corpus, tmp_path: Path) -> None:
         "changes": {"sasrec": {}, "wide": {"encoder.width": [8, 16]}},
         "seeds": [0],
         "corpora": ["shop"],
+        "corpus_marks": {},
         "command": "python -m research study mine",
     }
 

@@ -21,7 +21,7 @@ from research.report.tuning import tuning_of as tuning_part
 from research.runs.config import RunConfig
 from research.runs.execute import RunOptions
 from research.runs.parts import RunParts
-from research.storage.records import RunSummary, read_record
+from research.storage.records import RunSummary, StudyRecord, read_record
 from research.storage.run_folder import FolderLocked, lock_folder
 from research.studies import job as job_module
 from research.studies import optuna_studies
@@ -124,6 +124,30 @@ def test_every_corpus_has_winners_of_its_own(corpus: Corpus, tmp_path: Path) -> 
         [trial.parameters["lr"] for trial in cell.trials] for cell in outcome.record.cells
     )
     assert first == second
+
+
+@pytest.mark.long
+def test_a_corpus_that_is_added_leaves_the_one_before_in_all_records(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    other = corpus_in(tmp_path / "others", seed=3)
+    tuning = tuning_of(corpus, sampler=RandomSearch(), trials=5)
+    done(tuning, tmp_path)
+    record = read_record(tmp_path / "mine", StudyRecord)
+    assert record is not None
+    added = replace(tuning, corpora=(str(other.folder),))
+    refused = refusal(replace(added, seed=6), tmp_path)
+    assert "seed was 0 on films and is 6; set it to 0 again" in refused
+    done(added, tmp_path)
+    assert [cell["corpus"] for cell in trials_in(tmp_path)] == ["films", "others"]
+    both = read_record(tmp_path / "mine", StudyRecord)
+    assert both is not None
+    assert both.runs["films"] == record.runs["films"]
+    assert list(both.runs["others"]) == ["popularity", "next"]
+    assert both.changes["next"]["stages.0.optimizer.lr"][1] == "tuned"
+    # The other corpus's winner has other values, and its tests are known still.
+    assert both.corpus_marks["films"] != both.corpus_marks["others"]
+    assert "more trials would choose" in refusal(replace(tuning, trials=6), tmp_path)
 
 
 @pytest.mark.long
