@@ -26,9 +26,21 @@ Cells = dict[str, RunConfig]
 
 
 def levels(fields: str | Sequence[str], values: Iterable[object]) -> dict[str, Changes]:
-    """One level for each value, named after it: a change that sets all `fields` (dotted names)."""
+    """One level for each value, named after it: a change that sets all `fields` (dotted names).
+
+    Raises `InputError` for two values of one name.
+    """
     dotted_names = (fields,) if isinstance(fields, str) else fields
-    return {value_text(value): dict.fromkeys(dotted_names, value) for value in values}
+    named: dict[str, Changes] = {}
+    for value in values:
+        name = value_text(value)
+        if name in named:
+            raise InputError(
+                f"two levels of {', '.join(dotted_names)} are called {name!r}; give a mapping from "
+                "names to changes in place of `levels`"
+            )
+        named[name] = dict.fromkeys(dotted_names, value)
+    return named
 
 
 def named_cells(base: RunConfig, changes: Mapping[str, Level], *, name: str = "base") -> Cells:

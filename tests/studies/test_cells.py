@@ -94,9 +94,17 @@ def test_a_level_may_set_several_fields() -> None:
 
 
 def test_levels_are_named_as_a_person_would() -> None:
-    values = (1, 0.25, 1.0, 1e-5, "pre", True, False, None, EveryPrefix())
+    values = (1, 0.25, 1e-5, "pre", True, False, None, EveryPrefix())
     expected = ["1", "0.25", "1e-05", "pre", "yes", "no", "none", "EveryPrefix"]
     assert list(levels("field", values)) == expected
+
+
+def test_two_levels_of_one_name_are_refused() -> None:
+    losses = (SampledSoftmax(number=16), SampledSoftmax(number=128))
+    with pytest.raises(InputError, match=r"two levels of .* are called 'SampledSoftmax'; give a"):
+        levels("stages.0.objectives.next.loss", losses)
+    with pytest.raises(InputError, match=r"called '0\.00123457'"):
+        levels("stages.0.optimizer.lr", (0.0012345678, 0.0012345679))
 
 
 def test_a_full_grid_crosses_every_level_and_keeps_the_base_once() -> None:
