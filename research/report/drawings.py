@@ -182,7 +182,7 @@ def table_drawings(
         means.append(Dot(cell, estimate.mean, estimate.low, estimate.high, style, seeds))
         if (comparison := figure.comparison) is not None:
             low, high = comparison.low, comparison.high
-            seeds = () if base is None else differences_by_seed(figure, base)
+            seeds = () if base is None else differences_by_seed(figure, base, comparison.seeds)
             dot = Dot(cell + figure.mark, comparison.difference, low, high, style, seeds)
             differences.append(dot)
     rings = ", a ring for each seed" if any(len(dot.seeds) > 1 for dot in means) else ""
@@ -221,14 +221,19 @@ def table_drawings(
     return tuple(drawings)
 
 
-def differences_by_seed(figure: Figure, base: Figure) -> tuple[float, ...]:
-    """The differences to the base of the seeds that both have; a counting ranker stands for all."""
+def differences_by_seed(figure: Figure, base: Figure, compared: int) -> tuple[float, ...]:
+    """The differences to the base of the seeds that both have; a counting ranker stands for all.
+
+    Empty where these are not the `compared` seeds of the comparison, as where a trained side has
+    one seed so far.
+    """
     ours, theirs = dict(figure.by_seed), dict(base.by_seed)
     if len(theirs) == 1:
         theirs = dict.fromkeys(ours, next(iter(theirs.values())))
     elif len(ours) == 1:
         ours = dict.fromkeys(theirs, next(iter(ours.values())))
-    return tuple(value - theirs[seed] for seed, value in ours.items() if seed in theirs)
+    found = tuple(value - theirs[seed] for seed, value in ours.items() if seed in theirs)
+    return found if len(found) == compared else ()
 
 
 def factorial_drawings(report: Report, table: ProtocolTable, number: int) -> tuple[Drawing, ...]:

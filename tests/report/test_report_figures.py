@@ -128,6 +128,8 @@ def test_seeds_are_paired_and_a_counting_ranker_stands_for_all() -> None:
     ours = Figure(ESTIMATE, None, None, 1, by_seed={0: 0.5, 1: 0.75, 2: 0.25})
     theirs = Figure(ESTIMATE, None, None, 2, by_seed={1: 0.25, 0: 0.25})
     counting = Figure(ESTIMATE, None, None, 2, by_seed={0: 0.25})
-    assert differences_by_seed(ours, theirs) == (0.25, 0.5)
-    assert differences_by_seed(ours, counting) == (0.25, 0.5, 0.0)
-    assert differences_by_seed(counting, ours) == (-0.25, -0.5, 0.0)
+    assert differences_by_seed(ours, theirs, 2) == (0.25, 0.5)
+    assert differences_by_seed(ours, counting, 3) == (0.25, 0.5, 0.0)
+    assert differences_by_seed(counting, ours, 3) == (-0.25, -0.5, 0.0)
+    trained_with_one_seed_so_far = counting
+    assert differences_by_seed(ours, trained_with_one_seed_so_far, 1) == ()
