@@ -22,7 +22,7 @@ of means in `joint`, as in `baselines.s3rec`.
 
 `study` compares with `s3`: 1 million tokens a run, a third of them pretraining; overlapping
 windows. `against_none` compares the same runs with `none`, and is a second family of tests.
-`lastfm` and `beauty` compare with `none`: 4 and 12 million tokens, 154 and 78 epochs, half of them
+`lastfm` and `beauty` compare with `none`: 4 and 12 million tokens, 154 and 80 epochs, half of them
 pretraining, on a user's newest 50 training items; S3-Rec's encoder, batches and rates, but that
 LastFM's 1,090 users are 64 a step in both stages. There gradients of the objectives on the shared
 encoder are compared every 200 steps in `s3` and `joint` (`gradient_cosine/` in metrics.jsonl).
