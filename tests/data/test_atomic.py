@@ -47,6 +47,25 @@ def test_atomic_files_bring_attributes_and_titles(tmp_path: Path) -> None:
     assert report["item_columns_not_used"] == ["price"]
 
 
+@pytest.mark.parametrize("field", ["time:float", "Timestamp:float", "date:token"])
+def test_a_field_that_may_hold_times_is_never_passed_over(tmp_path: Path, field: str) -> None:
+    path, name = tmp_path / "d.inter", field.split(":")[0]
+    rows = "u\ti2\t20000102\nu\ti1\t20000101\n"
+    path.write_text(f"user_id:token\titem_id:token\t{field}\n{rows}")
+    said = f"no field timestamp, but {name} may hold times; say so with --timestamp-column {name},"
+    refused(tmp_path, "atomic", path, said)
+    read = prepared(tmp_path, "atomic", path, timestamp_column=name)
+    assert histories(read) == {"u": ["i1", "i2"]}
+    in_order = prepared(tmp_path / "order", "atomic", path, timestamp_column=None)
+    assert histories(in_order) == {"u": ["i2", "i1"]}
+
+
+def test_a_unit_of_times_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d.inter").write_text("item_id:token\tuser_id:token\nx\ta\n")
+    with pytest.raises(InputError, match="no field timestamp for --time-unit or --time-format;"):
+        prepared(tmp_path, "atomic", tmp_path / "d.inter", time_unit="ms")
+
+
 def test_an_atomic_file_is_found_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "d.inter").write_text("item_id:token\tuser_id:token\nx\ta\n")

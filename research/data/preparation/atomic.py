@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from research.data.preparation.atomic_items import atomic_header, field_named, w
 from research.data.preparation.compression import plain_stem, plain_suffix, without_compression
 from research.data.preparation.delimited import Kind, Layout, first_line, read_delimited
 from research.data.preparation.events import Events, Source
+from research.data.preparation.headers import TIMES, columns_like
 from research.data.preparation.options import PrepareConfig
 from research.data.preparation.presplit import (
     PARTS,
@@ -239,6 +240,7 @@ def _columns_of(path: Path, types: Mapping[str, str], config: PrepareConfig) -> 
             )
     timestamp = config.timestamp_column
     if timestamp == _TIMESTAMP and timestamp not in types:
+        _check_no_times(path, [name for name in types if name not in (user, item)], config)
         timestamp = None
     rating: str | None = config.rating_column
     if rating == _RATING and rating not in types:
@@ -254,6 +256,25 @@ def _columns_of(path: Path, types: Mapping[str, str], config: PrepareConfig) -> 
                 f"yours with {option}."
             )
     return ColumnNames(user=user, item=item, timestamp=timestamp, rating=rating)
+
+
+def _check_no_times(path: Path, others: Sequence[str], config: PrepareConfig) -> None:
+    """Raise `InputError` if one of the other fields may hold times, or how times are read is given.
+
+    A file without a field `timestamp` has its events in the order of time.
+    """
+    times = columns_like(TIMES, others)
+    if times:
+        raise InputError(
+            f"{path}, line 1: no field {_TIMESTAMP}, but {' and '.join(times)} may hold times; say "
+            f"so with --timestamp-column {times[0]}, or give --timestamp-column None if the events "
+            "of a user stand oldest first."
+        )
+    if config.time_unit != "auto" or config.time_format is not None:
+        raise InputError(
+            f"{path}, line 1: no field {_TIMESTAMP} for --time-unit or --time-format; found "
+            f"{', '.join(others)}. Name yours with --timestamp-column, or leave the option out."
+        )
 
 
 def _read_inter(path: Path, columns: ColumnNames, types: Mapping[str, str]) -> RawTable:
