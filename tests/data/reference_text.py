@@ -124,7 +124,7 @@ def unit_of(values: Sequence[Fraction]) -> str | None:
 
     Dates make two units with other numbers where they are half of the numbers or more.
     """
-    for digits in (8, 14):
+    for digits in (8, 10, 12, 14):
         are_dates = [is_date(value, digits) for value in values]
         if all(are_dates):
             return "date"
@@ -148,9 +148,9 @@ def is_date(value: Fraction, digits: int) -> bool:
 
 
 def seconds_of_digits(text: str) -> int | None:
-    """Seconds of YYYYMMDD or YYYYMMDDhhmmss; None if that is no date."""
+    """Seconds of YYYYMMDD, with hh, hhmm or hhmmss behind it; None if that is no date."""
     year, month, day = int(text[:4]), int(text[4:6]), int(text[6:8])
-    clock = text[8:] or "000000"
+    clock = text[8:].ljust(6, "0")
     hour, minute, second = int(clock[:2]), int(clock[2:4]), int(clock[4:])
     if not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(year, month)[1]:
         return None

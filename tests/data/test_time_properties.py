@@ -200,6 +200,8 @@ def test_dates_of_a_form_are_read_by_it(moments: list[datetime.datetime], more: 
         (["20240206", "20240207.0", "20240200.0"], "row 2: 20240200 is no date"),
         (["20240206235959", "20240206240000"], "row 1: 20240206240000 is no date"),
         (["20240206235959", "0"], "row 1: 0 is no date"),
+        (["2024020623", "2024020624"], "row 1: 2024020624 is no date"),
+        (["202402062359", "202402062360"], "row 1: 202402062360 is no date"),
     ],
 )
 def test_a_number_among_dates_that_is_no_date_is_refused(texts: list[str], wrong: str) -> None:
@@ -208,7 +210,7 @@ def test_a_number_among_dates_that_is_no_date_is_refused(texts: list[str], wrong
     floats = pa.chunked_array([[float(text) for text in texts]], pa.float64())
     with pytest.raises(InputError, match=wrong):
         read_times(floats, "auto", None, lambda row: f"row {row}")
-    unit: TimeUnit = "s" if len(texts[0]) == 8 else "ms"
+    unit: TimeUnit = "s" if len(texts[0]) <= 10 else "ms"
     with pytest.raises(InputError, match=f"give --time-unit {unit} if the times are"):
         times_of(texts)
     assert times_of(texts, unit).unit == unit
@@ -216,7 +218,12 @@ def test_a_number_among_dates_that_is_no_date_is_refused(texts: list[str], wrong
 
 @pytest.mark.parametrize(
     ("texts", "unit"),
-    [(["20240299", "20240300", "20240301"], "s"), (["20240206240000", "20240206240001"], "ms")],
+    [
+        (["20240299", "20240300", "20240301"], "s"),
+        (["2024020624", "2024020625"], "s"),
+        (["202402062360", "202402062361"], "ms"),
+        (["20240206240000", "20240206240001"], "ms"),
+    ],
 )
 def test_numbers_of_the_size_of_dates_are_told(texts: list[str], unit: str) -> None:
     times = times_of(texts)
@@ -226,6 +233,19 @@ def test_numbers_of_the_size_of_dates_are_told(texts: list[str], unit: str) -> N
     assert warning.endswith(f"give --time-unit {unit}.")
     # Times of today are far from such numbers.
     assert times_of(["1722902400", "1722902401"]).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("texts", "seconds"),
+    [
+        # Two neighbouring hours, and two neighbouring minutes over midnight.
+        (["2020013123", "2020020100"], [1580511600, 1580515200]),
+        (["202001312359", "202002010000"], [1580515140, 1580515200]),
+    ],
+)
+def test_dates_may_have_hours_and_minutes(texts: list[str], seconds: list[int]) -> None:
+    times = times_of(texts)
+    assert (times.unit, times.seconds.tolist()) == ("date", seconds)
 
 
 def test_dates_of_digits_keep_their_zeros_for_their_form(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Dates that are written as whole numbers: YYYYMMDD and YYYYMMDDhhmmss.
+"""Dates that are written as whole numbers, from YYYYMMDD to YYYYMMDDhhmmss.
 
 `times.py` asks for them before it takes whole numbers for seconds or milliseconds.
 """
@@ -41,6 +41,22 @@ _FORMS = (
         per_day=1,
         otherwise="seconds of August 1970",
         unit="s",
+    ),
+    _Form(
+        name="YYYYMMDDhh",
+        lowest=1900010100,
+        highest=2100123123,
+        per_day=10**2,
+        otherwise="seconds of 2030 to 2036",
+        unit="s",
+    ),
+    _Form(
+        name="YYYYMMDDhhmm",
+        lowest=190001010000,
+        highest=210012312359,
+        per_day=10**4,
+        otherwise="milliseconds of 1976",
+        unit="ms",
     ),
     _Form(
         name="YYYYMMDDhhmmss",
@@ -106,7 +122,8 @@ def _seconds_of(
         numbers.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
         for numbers in (month_numbers, month_numbers + 1)
     )
-    hours, rest = np.divmod(clock, 10_000)
+    # As hhmmss, whatever of it is written.
+    hours, rest = np.divmod(clock * (10**6 // per_day), 10_000)
     minutes, rest = np.divmod(rest, 100)
     is_real = (months >= 1) & (months <= 12) & (days >= 1) & (days <= next_days - first_days)
     # A minute may have a 61st second.
