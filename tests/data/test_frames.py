@@ -124,6 +124,39 @@ def test_ids_are_those_of_a_parquet_file_of_the_frame(tmp_path: Path, kind: str)
     )
 
 
+DAYS = pd.to_datetime(["2020-01-02", "2020-01-01", None, "2020-01-01"])
+ATTRIBUTES: dict[str, object] = {
+    "truth values": [True, False, True, True],
+    "days": DAYS,
+    "moments": DAYS + pd.Timedelta("3h"),
+    "months": pd.PeriodIndex(["2020-01", "2020-02", None, "2020-01"], freq="M"),
+    "bands": pd.cut([1.0, 5.0, 9.0, 1.0], 3),
+    "sparse": pd.arrays.SparseArray([0, 1, 0, 2]),
+}
+
+
+@pytest.mark.parametrize("values", ATTRIBUTES.values(), ids=ATTRIBUTES)
+def test_attributes_are_those_of_a_csv_of_the_frame(tmp_path: Path, values: object) -> None:
+    frame = pd.DataFrame({"user": [1, 2, 1, 2], "item": [1, 2, 3, 4], "timestamp": [3, 1, 2, 4]})
+    assert_like_csv(tmp_path, frame.assign(kind=values), attribute_columns=("kind",))
+
+
+def test_a_column_of_days_and_moments_keeps_the_time_of_day(tmp_path: Path) -> None:
+    day, late = datetime.date(2019, 1, 1), datetime.datetime(2020, 1, 1, 23)
+    moments = np.array([day, late, late.replace(hour=5)], dtype=object)
+    for order in ([0, 1, 2], [1, 0, 2]):
+        frame = pd.DataFrame({"user": 1, "item": order, "timestamp": moments[order]})
+        corpus = of_frame(tmp_path / str(order), frame, source="parquet")
+        assert histories(corpus) == {"1": ["0", "2", "1"]}
+
+
+def test_a_column_of_structs_is_refused_by_name(tmp_path: Path) -> None:
+    kinds = np.array([{"a": 1}, None], dtype=object)
+    frame = pd.DataFrame({"user": 1, "item": [1, 2], "timestamp": [1, 2], "kind": kinds})
+    with pytest.raises(InputError, match="column 'kind' holds struct<a: int64>; allowed are text"):
+        of_frame(tmp_path, frame, source="parquet", attribute_columns=("kind",))
+
+
 ZONES = [datetime.timezone(datetime.timedelta(hours=hours)) for hours in (0, -3)]
 TIMES: dict[str, object] = {
     "int64": [3, 1, 2, 4],

@@ -61,7 +61,7 @@ class _ColumnDigest:
         elif is_text(kind):
             cells = cells.cast(pa.large_string())
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            cells = cells.cast(pa.string()).cast(pa.large_string())
+            cells = _as_text(cells)
         text = cells.drop_null()
         if not is_text(text.type):
             return self._update(f"{inside}{kind}", text.to_numpy(zero_copy_only=False))
@@ -77,3 +77,14 @@ class _ColumnDigest:
     def _update(self, what: str, values: np.ndarray) -> None:
         digest = self._hashes.setdefault(what, hashlib.sha256())
         digest.update(np.ascontiguousarray(values).data)
+
+
+def _as_text(cells: pa.Array) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return cells.cast(pa.string()).cast(pa.large_string())
+    except pa.ArrowNotImplementedError:
+        # No column of structs or the like is ever read; who reads them says so, by name.
+        texts = [None if value is None else str(value) for value in cells.to_pylist()]
+        return pa.array(texts, pa.large_string())

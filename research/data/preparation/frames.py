@@ -234,8 +234,19 @@ def _readable(raw: RawTable, columns: ColumnNames, *, as_csv: bool) -> RawTable:
                 column = _text_of_floats(column)
             elif pa.types.is_decimal(kind) or pa.types.is_date(kind):
                 column = column.cast(pa.string())
+            elif not is_id and (pa.types.is_boolean(kind) or pa.types.is_timestamp(kind)):
+                column = _text_of_pandas(column)
         cells[name] = column
     return replace(raw, table=pa.table(cells), warnings=tuple(warnings))
+
+
+def _text_of_pandas(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Truth values and moments as pandas writes them into CSV: without a time where all are 0."""
+    import pyarrow as pa
+
+    texts = cells.to_pandas().astype(str).to_numpy()
+    missing = cells.is_null().to_numpy()
+    return pa.chunked_array([pa.array(texts, pa.large_string(), mask=missing)])
 
 
 def _text_of_floats(cells: pa.ChunkedArray) -> pa.ChunkedArray:

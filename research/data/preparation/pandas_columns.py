@@ -28,6 +28,11 @@ def arrow_from_pandas(values: pd.Series, column: str, *, as_csv: bool) -> pa.Chu
     import pandas as pd
     import pyarrow as pa
 
+    if isinstance(values.dtype, pd.SparseDtype):
+        values = pd.Series(np.asarray(values))
+    if isinstance(values.dtype, (pd.PeriodDtype, pd.IntervalDtype)):
+        # Arrow would keep their ordinals, or nothing.
+        values = values.astype(object).map(str, na_action="ignore")
     if isinstance(values.dtype, pd.CategoricalDtype):
         categories = arrow_from_pandas(pd.Series(values.cat.categories), column, as_csv=as_csv)
         codes = values.cat.codes.to_numpy()
@@ -42,7 +47,14 @@ def arrow_from_pandas(values: pd.Series, column: str, *, as_csv: bool) -> pa.Chu
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind in ("string", "empty", "bytes") or not as_csv:
         try:
-            return pa.chunked_array([pa.array(values, from_pandas=True)])
+            column_of_cells = pa.array(values, from_pandas=True)
+            if pa.types.is_date(column_of_cells.type) and any(
+                isinstance(value, datetime.datetime) for value in values
+            ):
+                # The type of the first, a date, would cut off the time of day of the others.
+                moments = [None if pd.isna(value) else pd.Timestamp(value) for value in values]
+                column_of_cells = pa.array(moments)
+            return pa.chunked_array([column_of_cells])
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
             # Of several types, or text that is no utf-8: by itself each value can be named.
             pass
