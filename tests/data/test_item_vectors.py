@@ -132,6 +132,19 @@ def test_items_without_events_may_be_items_of_the_corpus(tmp_path: Path) -> None
     assert corpus.manifest.report["vectors"]["items_without_events"] == 2
 
 
+def test_items_that_vectors_bring_may_have_attributes(tmp_path: Path) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("item,genre\nnew,a\nunknown,b\n")
+    corpus = prepared(
+        *(tmp_path, npz(tmp_path)),
+        vector_only_items=True,
+        items_file=str(items),
+        attribute_columns=("genre",),
+    )
+    assert list(corpus.attribute_names) == ["genre:a"]
+    assert corpus.manifest.report["attribute_file_unknown_items"] == 1
+
+
 @pytest.mark.parametrize("only_items", [False, True])
 def test_attached_vectors_make_the_corpus_that_prepare_makes(
     only_items: bool, tmp_path: Path

@@ -356,11 +356,13 @@ def _attributes(
     `InputError` if the attribute file describes none of the source's items.
     """
     if events.attribute_file is not None:
-        unknown = len(events.attributes.keys() - set(events.item_names))
+        # Those of the interactions, filtered out or not, and those that vectors bring alone.
+        known = {*events.item_names, *item_names}
+        unknown = len(events.attributes.keys() - known)
         if unknown == len(events.attributes):
             raise InputError(
                 f"{events.attribute_file}: none of its {unknown:,} items is among the "
-                f"{len(events.item_names):,} items of the interactions; is it of another data set?"
+                f"{len(known):,} items of the interactions; is it of another data set?"
             )
         report["attribute_file_items"] = len(events.attributes)
         report["attribute_file_unknown_items"] = unknown
