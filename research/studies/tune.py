@@ -25,16 +25,17 @@ from research.errors import InputError
 from research.runs.config import RunConfig
 from research.runs.corpus import prepare_and_open_corpus
 from research.runs.execute import RunOptions
-from research.storage.records import RunSummary, read_record, write_record
+from research.storage.records import RunSummary, read_record
 from research.storage.run_folder import lock_folder
 from research.storage.tuning_records import TunedCellRecord, TuningRecord, length_words
 from research.storage.untrusted import printable
 from research.studies.job import Job
-from research.studies.optuna_studies import IMPORTANCE, TrialStore, check_optuna
+from research.studies.optuna_studies import TrialStore, check_optuna
 from research.studies.space import check_space
 from research.studies.study import StudyOptions, check_workers, run_study
 from research.studies.trials import CellTrials, TrialQueue, facts_of
 from research.studies.tuning import Tuning
+from research.studies.tuning_record import check_like_others, record_of, write_tuning
 from research.studies.workers import Progress, run_in_processes, run_in_turn
 
 
@@ -207,22 +208,6 @@ def open_cells(
     return cells
 
 
-def check_like_others(tuning: Tuning, earlier: TuningRecord, corpora: Sequence[str]) -> None:
-    """Raise `InputError` when other corpora than these were tuned by other rules.
-
-    One tuning.json tells of all corpora of a tuning, and has one word for each rule.
-    """
-    others = dict.fromkeys(each.corpus for each in earlier.cells if each.corpus not in corpora)
-    asked = record_of(tuning, (), "")
-    for rule in ("metric", "sampler", "pruner", "seed", "trial_length"):
-        before, now = getattr(earlier, rule), getattr(asked, rule)
-        if others and before != now:
-            raise InputError(
-                f"tuning {tuning.name}: {rule} was {before} on {', '.join(others)} and is {now}; "
-                f"set it to {before} again, or give the tuning another name"
-            )
-
-
 def check_untested(cell: CellTrials, earlier: TuningRecord | None) -> None:
     """Raise `InputError` when a trial would be trained although winners there have been tested.
 
@@ -323,48 +308,6 @@ def winners_of(
             )
         winners[cell.corpus_name][cell.cell] = cell.config_of(cell.stored.all()[best.number])
     return winners
-
-
-def record_of(
-    tuning: Tuning,
-    cells: Sequence[TunedCellRecord],
-    command: str,
-    earlier: TuningRecord | None = None,
-) -> TuningRecord:
-    """tuning.json of a tuning with these trials, and those that `earlier` has of other corpora."""
-    known = () if earlier is None else earlier.cells
-    corpora = dict.fromkeys(each.corpus for each in (*known, *cells))
-    own = {each.corpus for each in cells}
-    command = command or ("" if earlier is None else earlier.command)
-    return TuningRecord(
-        name=tuning.name,
-        metric=tuning.metric,
-        trials=tuning.trials,
-        trial_length=tuning.trial_length,
-        sampler=str(tuning.sampler),
-        pruner="none" if tuning.pruner is None else str(tuning.pruner),
-        seed=tuning.seed,
-        fresh_seeds=tuning.fresh_seeds,
-        importance=IMPORTANCE,
-        cells=tuple(
-            each
-            for corpus in corpora
-            for each in (cells if corpus in own else known)
-            if each.corpus == corpus
-        ),
-        command=command,
-    )
-
-
-def write_tuning(
-    tuning: Tuning, out: Path, cells: Sequence[CellTrials], command: str
-) -> TuningRecord:
-    """Write tuning.json into the folder of the winners' study, and return it."""
-    earlier = read_record(out / tuning.name, TuningRecord)
-    record = record_of(tuning, [cell.record() for cell in cells], command, earlier)
-    if record != earlier:
-        write_record(out / tuning.name, record)
-    return record
 
 
 def print_trials(
