@@ -71,12 +71,13 @@ class Reporter:
         if self.progress is not None:
             self.progress.update(self.task, completed=share, steps=f"{step}{self.total}")
 
-    def step(self, step: int, loss: float, items_per_second: float) -> None:
-        """Show the loss and the speed of the last interval of steps.
+    def step(self, step: int, loss: float | None, items_per_second: float) -> None:
+        """Show the loss, if there is one, and the speed of the last interval of steps.
 
         Without a bar this is a line, printed at most once in `PLAIN_INTERVAL` seconds.
         """
-        state = f"loss {loss:.4f}  {items_per_second:,.0f} items/s"
+        state = f"{items_per_second:,.0f} items/s"
+        state = state if loss is None else f"loss {loss:.4f}  {state}"
         if self.progress is not None:
             self.progress.update(self.task, state=state)
         elif self.shows_steps and time.monotonic() - self._printed_at > PLAIN_INTERVAL:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import nn
+
 from research.config import check_types
 from research.data.loader import BatchConfig
 from research.data.windows import LastItems, WindowsConfig
@@ -118,6 +120,12 @@ class StageConfig:
                 )
         if not self.objectives:
             raise InputError(f"stage {self.name}: objectives is empty; give at least one")
+        for key in self.objectives:
+            if hasattr(nn.ModuleDict, key) or hasattr(nn.ParameterDict, key):
+                raise InputError(
+                    f"stage {self.name}: torch keeps the name {key!r} for itself, so that no "
+                    "objective can have it; choose another"
+                )
         unknown = [key for key in self.own_windows if key not in self.objectives]
         if unknown:
             raise InputError(

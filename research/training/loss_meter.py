@@ -88,17 +88,16 @@ class LossMeter:
         """Return the means since the last line over all processes, by name, and begin a new line.
 
         `lr_factor` is the factor of the learning rate in the last step. An objective has no loss
-        where no update of it was taken. All processes call it together.
+        where no update of it was taken, and then there is none of the stage either, which is the
+        sum of all by the config's weights. All processes call it together.
         """
         sums = self.pending()
         name = self.config.name
         values: dict[str, float] = {}
         combined = 0.0
-        # False where no update was taken since the last line.
-        any_taken = any(sums[f"rows/{key}"] > 0.0 for key in self.weights)
-        for key, weight in self.weights.items() if any_taken else ():
+        for key, weight in self.weights.items():
             if sums[f"rows/{key}"] == 0.0:
-                # It took part in no step since the last line (`OneObjective` draws one a step).
+                # It took part in no update since the last line (`OneObjective` draws one a step).
                 continue
             total, count = sums[f"total/{key}"], sums[f"count/{key}"]
             mean = total / max(count, 1.0)
@@ -110,7 +109,7 @@ class LossMeter:
             if sums.get(f"asked/{key}", 0.0) > 0:
                 values[f"{name}/accuracy/{key}"] = sums[f"correct/{key}"] / sums[f"asked/{key}"]
         items = sums["items"]
-        if any_taken:
+        if all(sums[f"rows/{key}"] > 0.0 for key, weight in self.weights.items() if weight > 0.0):
             values[f"{name}/loss"] = combined
         values[f"{name}/lr"] = self.config.optimizer.lr * lr_factor
         values[f"{name}/items_per_second"] = items / max(time.monotonic() - self._started, 1e-9)

@@ -44,6 +44,8 @@ class StepSize:
     micro_batches: int = 1
     """Micro-batches that a process's share of a step is cut into; `rows` and `tokens` are of
     one."""
+    can_be_cut: bool = True
+    """Whether more micro-batches give the same results: not where states of rows are compared."""
     averages: int = 0
     """Copies of the weights that are held for their average."""
     item_dropout: bool = False
@@ -129,7 +131,7 @@ def micro_batches_that_fit(size: StepSize, peak: Peak | None) -> int | None:
     smaller step fitted, memory is taken to grow in proportion to tokens; otherwise the number is
     doubled.
     """
-    if size.rows < 2:
+    if size.rows < 2 or not size.can_be_cut:
         return None
     factor = 2
     if peak is not None and peak.used and peak.tokens:

@@ -134,6 +134,11 @@ class MultiObjectiveModel(nn.Module):
         """Whether an objective compares the rows of a step with one another."""
         return any(part.couples_rows is not None for part in self._objectives().values())
 
+    @property
+    def compares_states(self) -> bool:
+        """Whether an objective compares the states of a step's rows, so that no step can be cut."""
+        return any(part.couples_rows == "states" for part in self._objectives().values())
+
     def prepare(self, batch: Batch) -> StepInputs:
         """Return what each objective needs of a batch; no parameter is read, nothing is encoded."""
         return self.prepare_micro_batches(batch, 1)[0]

@@ -9,6 +9,8 @@ from research.errors import InputError
 from research.model.backbone import BackboneConfig, check_direction
 from research.model.item_table import ItemTable
 from research.objectives.base import Corruption, Objective
+from research.objectives.head import Head
+from research.objectives.losses import SampledLoss
 from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 
@@ -38,6 +40,7 @@ def check_objectives(
                 "vectors, but items.vectors is on; use the encoder's table ('tied'), or set "
                 "items.vectors to none"
             )
+        check_mask_is_drawn_from_the_table(part, asker)
         if part.couples_rows == "states" and stage.batches.micro_batches > 1:
             raise InputError(
                 f"{asker} compares the states of all rows of a step, so a step cannot be cut: "
@@ -65,6 +68,20 @@ def check_objectives(
                 f"items, after what is held out); leave {key} out, set its weight to 0, hold less "
                 "out, or raise encoder.length"
             )
+
+
+def check_mask_is_drawn_from_the_table(part: Objective, asker: str) -> None:
+    """Raise `InputError` when the mask may be a negative and the head has no score for it."""
+    loss = getattr(part, "item_loss", None)
+    if not isinstance(loss, SampledLoss) or not loss.config.negatives.include_mask:
+        return
+    head = part.head
+    assert isinstance(head, Head)
+    if head.item_table is not None or head.item_bias is not None:
+        raise InputError(
+            f"{asker}: negatives.include_mask draws the mask, but only the encoder's table has a "
+            "row for it; set head.table to 'tied' and head.bias to False, or include_mask to False"
+        )
 
 
 def check_fields_read(config: BackboneConfig, needed: tuple[str, ...], asker: str) -> None:

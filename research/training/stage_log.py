@@ -99,8 +99,7 @@ class StageLog:
                 "of the lines before it"
             )
         self.folder.log(name, state.step, state.epoch, values)
-        if loss is not None:
-            self.reporter.step(state.step, loss, speed)
+        self.reporter.step(state.step, loss, speed)
 
     def end_epoch(self) -> None:
         """Raise `InputError` if an objective has had no targets, unless `checks_targets` is off."""

@@ -60,6 +60,7 @@ class StepMemory:
             if self.model.couples_rows
             else 0,
             micro_batches=number,
+            can_be_cut=not self.model.compares_states,
             averages=self.averages,
             item_dropout=encoder.item_table.dropout > 0.0,
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from research.errors import InputError
 from research.training.combination import Combination, CombinationConfig
 
 
@@ -28,7 +29,13 @@ class UncertaintyWeights(CombinationConfig):
         return True
 
     def build(self, weights: Mapping[str, float]) -> LearnedWeights:
-        """Return the module."""
+        """Return the module; `InputError` for a weight of 0, whose s_k would fall for ever."""
+        for key, weight in weights.items():
+            if weight == 0.0:
+                raise InputError(
+                    f"combination is UncertaintyWeights, but objectives.{key}.weight is 0: the "
+                    f"weight that it learns would grow without end; leave {key} out"
+                )
         return LearnedWeights(tuple(weights))
 
 

@@ -80,6 +80,11 @@ def test_a_weight_without_a_ramp_stays(tmp_path: Path) -> None:
             "combination.ramps names objective 'nxt'; did you mean next? (allowed: cloze, next)",
         ),
         (
+            lambda: UncertaintyWeights().build({"next": 1.0, "mip": 0.0}),
+            "combination is UncertaintyWeights, but objectives.mip.weight is 0: the weight that it "
+            "learns would grow without end; leave mip out",
+        ),
+        (
             lambda: OneObjective().build({"next": 0.0}),
             "combination is OneObjective, but no objective has a weight above 0",
         ),
@@ -154,8 +159,10 @@ def test_a_step_shows_rows_to_one_objective_and_logs_no_loss_of_the_others(
     stage = stage_with(OneObjective(), epochs=None, steps=30, validation=None)
     config = config_of(corpus_in(tmp_path / "corpus"), stage)
     execute(config, tmp_path / "run", options=QUIET)
-    lines = [line for line in lines_of(tmp_path / "run") if "finetune/loss" in line]
+    lines = [line for line in lines_of(tmp_path / "run") if "finetune/lr" in line]
     told = Counter(tuple(key for key in TWO if f"finetune/loss/{key}" in line) for line in lines)
+    # Of one objective there is no loss of the stage, which is a sum over all.
+    assert not any("finetune/loss" in line for line in lines)
     assert set(told) == {("next",), ("cloze",)}
     assert told["next",] > told["cloze",]
 

@@ -198,6 +198,11 @@ def test_advice_with_the_peak_of_a_smaller_step_says_how_many_pieces_fit() -> No
     assert "batches.micro_batches 4 instead of 1 does not change the results" in said
 
 
+def test_a_step_whose_states_are_compared_is_not_cut() -> None:
+    size = replace(size_of(256, 12_800, 50, items=3_416), can_be_cut=False)
+    assert "micro_batches" not in advice(size, MemoryError("out"))
+
+
 def test_a_single_row_is_not_cut_further() -> None:
     assert advice(ONE_LONG_ROW, MemoryError("no")) == (
         "a step of 1 row, 4,000 tokens (the longest row 4,000) did not fit into memory: no; the "

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from research.data.batch import Batch, fields_of, pack
 from research.data.catalogue import Catalogue
 from research.data.loader import BatchConfig
+from research.data.negatives import NegativesConfig
 from research.data.splits import LeaveOneOut
 from research.errors import InputError
 from research.model.backbone import Direction
@@ -23,8 +24,14 @@ from research.objectives.base import Corruption, Objective, ObjectiveConfig, Tar
 from research.objectives.cloze import ClozeConfig
 from research.objectives.components import ModelComponents
 from research.objectives.contrast import ContrastConfig
+from research.objectives.head import HeadConfig
 from research.objectives.in_batch_softmax import InBatchSoftmax
-from research.objectives.losses import ItemLossConfig, ItemTargets, SampledSoftmax
+from research.objectives.losses import (
+    BinaryCrossEntropy,
+    ItemLossConfig,
+    ItemTargets,
+    SampledSoftmax,
+)
 from research.objectives.map import MAPConfig
 from research.objectives.masking import MaskItems
 from research.objectives.mixed_softmax import MixedSoftmax
@@ -34,6 +41,7 @@ from research.runs.config import RunConfig
 from research.runs.execute import execute
 from research.runs.parts import RunParts, stage_parts
 from research.studies.cost_estimate import estimate_cost
+from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 from research.training.stage_run import CheckpointPlan
 from research.training.uncertainty import UncertaintyWeights
@@ -169,6 +177,23 @@ def test_states_of_all_rows_cannot_be_cut_into_micro_batches(tmp_path: Path) -> 
     message = input_error_of(on(config, corpus.folder), tmp_path)
     assert "objective contrast compares the states of all rows of a step" in message
     assert "batches.micro_batches is 2; set it to 1" in message
+
+
+@pytest.mark.parametrize("head", [HeadConfig(table="own"), HeadConfig(bias=True)])
+def test_a_mask_is_no_negative_of_a_head_without_a_score_for_it(
+    tmp_path: Path, head: HeadConfig
+) -> None:
+    corpus = corpus_in(tmp_path / "corpus")
+    loss = BinaryCrossEntropy(number=3, negatives=NegativesConfig(include_mask=True))
+    config = only({"next": NextItemConfig(loss=loss, head=head)})
+    message = input_error_of(on(config, corpus.folder), tmp_path)
+    assert "negatives.include_mask draws the mask, but only the encoder's table has a" in message
+
+
+@pytest.mark.parametrize("key", ["items", "train", "type", "update", "get"])
+def test_a_name_that_torch_keeps_names_no_objective(key: str) -> None:
+    with pytest.raises(InputError, match=f"torch keeps the name '{key}' for itself"):
+        StageConfig(objectives={key: NextItemConfig()})
 
 
 def test_a_row_alone_in_its_step_has_no_others_to_be_told_from(tmp_path: Path) -> None:
