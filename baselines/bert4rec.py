@@ -45,9 +45,10 @@ def original() -> RunConfig:
     the decay counts from the end of the warm-up instead of from step 0 (100 of 400,000 steps);
     initial weights are normal, not truncated normal; new masks are drawn in every epoch, where the
     source writes ten maskings of every row beforehand (and one of its last item alone) and repeats
-    them; the popularity of candidates is counted in the training rows alone, where the source
-    counts all interactions, held-out ones too. Published figures are on `ml-1m.txt` (3,416 items),
-    not on the archive that `ml-1m` stands for.
+    them; its softmax and output bias have classes for its four special tokens too; the popularity
+    of candidates is counted in the training rows alone, where the source counts all interactions,
+    held-out ones too. Published figures are on `ml-1m.txt` (3,416 items), not on the archive that
+    `ml-1m` stands for.
     """
     return RunConfig(
         corpus="ml-1m",

@@ -3,8 +3,9 @@
 Sources: facebookresearch/generative-recommenders (`configs/ml-1m/hstu-sampled-softmax-n128-*.gin`
 and the code that they configure), MTandHJ/RecBoard
 (`HSTU/configs/Amazon2014Beauty_550_LOU.yaml`). A departure that matters: both score by the cosine
-of state and item over a temperature (0.05 and 0.1), which no head here can do; ours score by inner
-products. Smaller departures: the authors' code leaves out a negative that equals the target, which
+of state and item over a temperature (0.05 and 0.1); ours score by inner products, by which the
+figures in `docs/results.md` were made (`HeadConfig(similarity="cosine", temperature=0.1)` has the
+cosine). Smaller departures: the authors' code leaves out a negative that equals the target, which
 counts here; and it draws other initial weights for positions (normal with a standard deviation of
 width^-1/2) and for the last projection (Xavier-uniform), where ours are normal with 0.02.
 """
