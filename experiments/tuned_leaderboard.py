@@ -2,24 +2,27 @@
 
 Leave-one-out, all items ranked, items of the history excluded, width 64, length 50. Every recipe
 has 8 trials on validation, seed 5, each a third as long as a run: its learning rate, its dropout
-and at most one value of its own. The first trial has the recipe's own values, the next four are
-drawn at random and the last three by TPE; none is ended early. The best by NDCG@10 on the
+and at most one value of its own. The first trial of what is trained has the recipe's own values,
+the next four are drawn at random (their learning rates lie within a factor of 2.4 of one another)
+and the last three by TPE; none is ended early. The best by NDCG@10 on the
 validation part is run with seeds 0 to 4, which alone rank the test part. Rankers that count have
 trials too and are run once, as they draw nothing.
 
-Departures from the sources, beside those that the recipes tell: stages end after at most 60 epochs
-on Beauty (BCE with one negative 150, gSASRec 100), which each leaves earlier by its own patience;
+Departures from the sources, beside those that the recipes tell: weights are kept by NDCG@10; stages
+end after at most 60 epochs on Beauty (BCE with one negative 150, gSASRec 100), which all but
+BERT4Rec may leave earlier by their patience;
 S3-Rec is pretrained for 100 epochs on the rows that it is fine-tuned on, a seventh of the tokens of
 every prefix on Beauty, and its encoder's dropout is not drawn, so that all trials share one
 pretraining; segments of `s3rec-published` are drawn from everything, test items included, as
-published. A trial of a third favours what learns fast, the same for all.
+published. BSARec has every prefix, 7
+times the tokens of the others. A trial of a third favours what learns fast.
 
 On the small corpora (`small`) histories are cut into pieces of 50 items, 64 a step, and stages end
 after 2,400 steps, 60 to 90 epochs, or when 12 epochs have brought nothing. BERT4Rec keeps the rows,
 batches and 4,000 steps of its recipe for small data. BSARec keeps every prefix of the newest 50
 items, eight times the tokens an epoch, 256 a step, with a patience of 5. gSASRec ranks by
 popularity for its first thousands of steps, so it has 7,200 and no patience (its authors' code:
-a million at most, a patience of 20,000).
+a million at most, a patience of 20,000); its trials, of 2,400, choose by how soon it leaves that.
 
 Corpora: python -m research prepare s3rec --raw LastFM.txt --out data/corpora/LastFM
          python -m research prepare s3rec --raw Beauty.txt --out data/corpora/Beauty
@@ -198,8 +201,10 @@ def trained() -> dict[str, RunConfig]:
 
 
 def limited(config: RunConfig, epochs: int) -> RunConfig:
-    """A run whose last stage has so many epochs at most."""
-    return replace_fields(config, {f"stages.{len(config.stages) - 1}.epochs": epochs})
+    """A run whose last stage has so many epochs at most, and keeps what is best by NDCG@10."""
+    stage = f"stages.{len(config.stages) - 1}"
+    changes = {f"{stage}.epochs": epochs, f"{stage}.validation.metric": "ndcg@10"}
+    return replace_fields(config, changes)
 
 
 def in_steps(config: RunConfig, patience: int | None, steps: int = SMALL_STEPS) -> RunConfig:

@@ -53,6 +53,13 @@ def test_the_first_trial_of_the_strongest_is_sasrec_but_for_a_millionth_of_weigh
         assert replace(run, encoder=encoder, stages=(stage,)) == base
 
 
+def test_every_recipe_of_a_leaderboard_keeps_weights_by_what_is_compared() -> None:
+    for tuning, name, cell in cells_of(tuned_leaderboard.tuning, tuned_leaderboard.small):
+        for stage in cell.base.stages[-1:]:
+            assert stage.validation is not None
+            assert stage.validation.metric == "ndcg@10", (tuning, name)
+
+
 def test_every_recipe_of_a_leaderboard_is_of_width_64_and_length_50() -> None:
     for tuning, name, cell in cells_of(tuned_leaderboard.tuning, tuned_leaderboard.small):
         if cell.base.stages:
