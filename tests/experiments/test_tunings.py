@@ -14,9 +14,8 @@ from research.runs.config import RunConfig
 from research.studies.space import Distribution, TunedCell, Value, check_space, given_first, run_of
 from research.studies.tuning import Tuning
 
-TUNINGS = (
-    tuned_leaderboard.tuning, tuned_leaderboard.small, strongest.tuning, strongest.lastfm,
-)  # fmt: skip
+LEADERBOARDS = (tuned_leaderboard.tuning, tuned_leaderboard.further, tuned_leaderboard.small)
+TUNINGS = (*LEADERBOARDS, tuned_leaderboard.ml_100k, strongest.tuning, strongest.lastfm)
 
 
 def cells_of(*makers: Callable[[], Tuning]) -> Iterator[tuple[str, str, TunedCell]]:
@@ -34,7 +33,7 @@ def first_run(cell: TunedCell) -> RunConfig:
 
 def test_the_first_trial_of_a_recipe_is_the_recipe() -> None:
     recipes = 0
-    for tuning, name, cell in cells_of(tuned_leaderboard.tuning, tuned_leaderboard.small):
+    for tuning, name, cell in cells_of(*LEADERBOARDS):
         if cell.base.stages:
             assert first_run(cell) == cell.base, (tuning, name)
             recipes += 1
@@ -54,14 +53,14 @@ def test_the_first_trial_of_the_strongest_is_sasrec_but_for_a_millionth_of_weigh
 
 
 def test_every_recipe_of_a_leaderboard_keeps_weights_by_what_is_compared() -> None:
-    for tuning, name, cell in cells_of(tuned_leaderboard.tuning, tuned_leaderboard.small):
+    for tuning, name, cell in cells_of(*LEADERBOARDS):
         for stage in cell.base.stages[-1:]:
             assert stage.validation is not None
             assert stage.validation.metric == "ndcg@10", (tuning, name)
 
 
 def test_every_recipe_of_a_leaderboard_is_of_width_64_and_length_50() -> None:
-    for tuning, name, cell in cells_of(tuned_leaderboard.tuning, tuned_leaderboard.small):
+    for tuning, name, cell in cells_of(*LEADERBOARDS):
         if cell.base.stages:
             encoder = cell.base.encoder
             assert (encoder.width, encoder.length) == (64, 50), (tuning, name)
