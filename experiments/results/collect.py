@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,15 @@ import numpy as np
 from experiments.results.lines import FOLDER, ResultLine, Value, file_of, read_lines, write_lines
 from research.errors import InputError
 from research.evaluation.metrics import of_ranks, per_user
+from research.evaluation.rank_table import RankTable
+from research.evaluation.variance_components import spread_of
 from research.report.records import read_tables
 from research.runs.load import records_of
 from research.storage.records import Provenance, RunRecord, RunSummary
 
 
-def line_of(run: Path) -> ResultLine | None:
-    """The line of a finished run's folder; None: its test part is never ranked.
+def line_of(run: Path) -> tuple[ResultLine, RankTable] | None:
+    """The line of a finished run's folder, and its ranks; None: its test part is never ranked.
 
     Raises `InputError` where the run has not finished, where its folder is not named
     STUDY/DATASET/CELL/SEED, and where it does not say when and by which command it was begun.
@@ -46,7 +49,7 @@ def line_of(run: Path) -> ResultLine | None:
         values = per_user(table, name, record.ties)[1]
         error = float(values.std(ddof=1) / np.sqrt(len(values)))
         metrics[name] = Value(mean=float(values.mean()), standard_error=error)
-    return ResultLine(
+    line = ResultLine(
         dataset=dataset,
         cell=cell,
         seed=int(seed),
@@ -67,6 +70,30 @@ def line_of(run: Path) -> ResultLine | None:
         date=begun.begun[:10],
         command=begun.command,
     )
+    return line, table
+
+
+def with_reactions(lines: Sequence[ResultLine], tables: Sequence[RankTable]) -> list[ResultLine]:
+    """The lines of one cell, one a seed, with what is users' own reaction to a seed.
+
+    They have none where there is one line, or where seeds ask after different users.
+    """
+    reactions = {}
+    for name in lines[0].metrics:
+        users, values = zip(*(per_user(table, name, lines[0].ties) for table in tables))
+        if len(lines) == 1 or any(not np.array_equal(users[0], other) for other in users):
+            return list(lines)
+        reactions[name] = spread_of(np.stack(values)).within * len(lines)
+    return [
+        replace(
+            line,
+            metrics={
+                name: replace(value, reaction=reactions[name])
+                for name, value in line.metrics.items()
+            },
+        )
+        for line in lines
+    ]
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -79,16 +106,20 @@ def runs_below(folder: Path) -> list[Path]:
 
 def collect(runs: Iterable[Path], folder: Path = FOLDER) -> list[str]:
     """Write the lines of finished runs into `folder`; return what to say of them, a line each."""
-    messages, new = [], dict[str, list[ResultLine]]()
+    messages, cells = [], dict[tuple[str, str, str], list[tuple[ResultLine, RankTable]]]()
     for run in runs:
         if not (run / RunSummary.FILE).is_file():
             messages.append(f"left out, as it has not finished: {run}")
             continue
-        line = line_of(run)
-        if line is None:
+        found = line_of(run)
+        if found is None:
             messages.append(f"left out, as its test part is never ranked: {run}")
             continue
-        new.setdefault(line.dataset, []).append(line)
+        line = found[0]
+        cells.setdefault((line.dataset, line.study, line.cell), []).append(found)
+    new = dict[str, list[ResultLine]]()
+    for (dataset, _, _), of_cell in cells.items():
+        new.setdefault(dataset, []).extend(with_reactions(*zip(*of_cell)))
     for dataset, lines in new.items():
         path = file_of(dataset, folder)
         kept = {line.key: line for line in (read_lines(path) if path.is_file() else [])}

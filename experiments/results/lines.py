@@ -30,6 +30,9 @@ class Value:
     standard_error: float
     """Standard error of the mean over users: their standard deviation over the root of their
     number."""
+    reaction: float | None = None
+    """The part of the squared standard error that is users' own reaction to a seed, estimated from
+    the runs of the cell that were collected together; None: from one run it cannot be."""
 
 
 @dataclass(frozen=True, kw_only=True)

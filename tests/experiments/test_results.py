@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from baselines.popularity import popularity
@@ -25,6 +27,7 @@ from experiments.results.tables import (
 from research.config import hash_of
 from research.data.corpus import Corpus
 from research.errors import InputError
+from research.evaluation.variance_components import spread_of
 from research.public.study import study
 from tests.support.result_lines import LINE, PUBLISHED
 from tests.support.synthetic import markov_histories, write_histories
@@ -47,8 +50,9 @@ def runs(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_line_says_what_the_run_says(runs: Path) -> None:
     run = runs / "board" / "shop" / "popularity" / "0"
-    line = line_of(run)
-    assert line is not None
+    found = line_of(run)
+    assert found is not None
+    line, _ = found
     assert (line.study, line.dataset, line.cell, line.seed) == ("board", "shop", "popularity", 0)
     assert (line.users, line.tokens, line.ties) == (30, None, "expected")
     assert 0.0 < line.metrics["hr@10"].mean < 1.0
@@ -82,9 +86,9 @@ def test_a_run_that_has_not_finished_is_named(runs: Path, tmp_path: Path) -> Non
 def test_a_line_of_another_hash_replaces_the_older_one_and_is_named(
     runs: Path, tmp_path: Path
 ) -> None:
-    line = line_of(runs / "board" / "shop" / "popularity" / "0")
-    assert line is not None
-    write_lines([replace(line, hash="another")], file_of("shop", tmp_path))
+    found = line_of(runs / "board" / "shop" / "popularity" / "0")
+    assert found is not None
+    write_lines([replace(found[0], hash="another")], file_of("shop", tmp_path))
     messages = collect(runs_below(runs), tmp_path)
     assert messages[0] == "replaced a line of another run hash: shop, popularity, seed 0"
 
@@ -116,6 +120,37 @@ def test_seeds_widen_the_interval() -> None:
     assert mean.mean == pytest.approx(0.11)
     # The t quantile of 2 degrees of freedom, 4.303, by .01 / sqrt(3); users add next to nothing.
     assert mean.half == pytest.approx(4.303 * 0.01 / 3**0.5, rel=0.02)
+
+
+def test_intervals_of_lines_are_those_of_the_values_themselves() -> None:
+    generator = np.random.default_rng(0)
+    # Of 4 seeds and 50 users: effects of both, and users' own reactions.
+    effects = generator.normal(0, 1, 50) + generator.normal(0, 0.1, (4, 1))
+    values_SU = effects + generator.normal(0, 1, (4, 50))
+    expected = spread_of(values_SU)
+    lines = []
+    for seed, values in enumerate(values_SU):
+        error = float(values.std(ddof=1)) / 50**0.5
+        kept = Value(mean=float(values.mean()), standard_error=error, reaction=4 * expected.within)
+        lines.append(replace(LINE, seed=seed, metrics={"hr@10": kept}))
+    assert mean_of(lines, "hr@10").half == pytest.approx(expected.critical(0.05))
+    unknown = [
+        replace(line, metrics={"hr@10": replace(line.metrics["hr@10"], reaction=None)})
+        for line in lines
+    ]
+    assert mean_of(unknown, "hr@10").half > 1.1 * expected.critical(0.05)
+
+
+def test_seeds_that_are_collected_together_know_their_users_reactions(
+    runs: Path, tmp_path: Path
+) -> None:
+    first = runs / "board" / "shop" / "transitions" / "0"
+    for seed in ("0", "1"):
+        shutil.copytree(first, tmp_path / "board" / "shop" / "twice" / seed)
+    collect(runs_below(tmp_path / "board"), tmp_path / "lines")
+    # Both have the same ranks, and so no reaction.
+    lines = read_lines(file_of("shop", tmp_path / "lines"))
+    assert [line.metrics["hr@10"].reaction for line in lines] == [0.0, 0.0]
 
 
 def test_a_table_has_a_row_a_cell_with_what_was_published() -> None:
