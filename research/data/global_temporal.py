@@ -45,8 +45,11 @@ class GlobalTemporal:
         """
         times = times_of(corpus)
         ordered = np.sort(times)
-        test_from = ordered[int(len(times) * (1 - self.test_share))]
-        validate_from = ordered[int(len(times) * (1 - self.test_share - self.validation_share))]
+        test_from, validate_from = (
+            # 1 - .05 - .05 is a little less than .9 in floating point.
+            ordered[min(int(len(times) * (1 - share) + 1e-6), len(times) - 1)]
+            for share in (self.test_share, self.test_share + self.validation_share)
+        )
         starts = np.asarray(corpus.offsets[:-1])
         users = np.arange(corpus.num_users, dtype=np.int64)
 

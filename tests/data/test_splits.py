@@ -142,6 +142,15 @@ def test_points_in_time_by_hand(tmp_path: Path) -> None:
     assert split.not_evaluated == 3
 
 
+@pytest.mark.parametrize("number", [100, 200, 1000])
+def test_shares_are_those_of_decimals(tmp_path: Path, number: int) -> None:
+    # In floating point 1 - .05 - .05 is a little less than .9.
+    events = list(range(number))
+    corpus = write_histories(tmp_path / "timed", [events], num_items=number, timestamps=[events])
+    split = GlobalTemporal(validation_share=0.05, test_share=0.05).split(corpus)
+    assert (len(split.validation), len(split.test)) == (number // 20, number // 20)
+
+
 def test_several_items_after_a_cut_are_several_questions(tmp_path: Path) -> None:
     corpus = write_histories(
         tmp_path / "timed", [[0, 1, 2, 3, 4]], num_items=5, timestamps=[[1, 2, 3, 4, 4]]
