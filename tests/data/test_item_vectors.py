@@ -156,6 +156,8 @@ def test_attached_vectors_make_the_corpus_that_prepare_makes(
     attached.verify()
     whole = prepared(tmp_path, path, vector_only_items=only_items, vector_encoder="m")
     assert attached.fingerprint == whole.fingerprint
+    counts = [each.manifest.report["items_without_attributes"] for each in (attached, whole)]
+    assert counts[0] == counts[1]
     assert attached.name == "rich"
     with pytest.raises(InputError, match="has vectors already"):
         attach_vectors(attached, path, tmp_path / "again")

@@ -69,8 +69,12 @@ def attach_vectors(
     vectors = vectors_of_items(item_names, config)
     number = len(vectors.further_items)
     given = non_default_fields(PrepareConfig, asdict(config))
+    before = corpus.manifest.report
+    without = before.get("items_without_attributes")
     report: Mapping[str, object] = {
-        **corpus.manifest.report,
+        **before,
+        # Further items have vectors alone.
+        **({"items_without_attributes": without + number} if isinstance(without, int) else {}),
         "key": "attached",
         "vector_files": [
             {"name": file.name, "bytes": file.stat().st_size, "md5": checksum(file, "md5")}
