@@ -78,10 +78,12 @@ def with_reactions(lines: Sequence[ResultLine], tables: Sequence[RankTable]) -> 
 
     They have none where there is one line, or where seeds ask after different users.
     """
+    if len(lines) == 1:
+        return list(lines)
     reactions = {}
     for name in lines[0].metrics:
         users, values = zip(*(per_user(table, name, lines[0].ties) for table in tables))
-        if len(lines) == 1 or any(not np.array_equal(users[0], other) for other in users):
+        if any(not np.array_equal(users[0], other) for other in users):
             return list(lines)
         reactions[name] = spread_of(np.stack(values)).within * len(lines)
     return [

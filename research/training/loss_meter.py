@@ -95,8 +95,9 @@ class LossMeter:
         name = self.config.name
         values: dict[str, float] = {}
         combined = 0.0
+        taken = {key for key in self.weights if sums[f"rows/{key}"] > 0.0}
         for key, weight in self.weights.items():
-            if sums[f"rows/{key}"] == 0.0:
+            if key not in taken:
                 # It took part in no update since the last line (`OneObjective` draws one a step).
                 continue
             total, count = sums[f"total/{key}"], sums[f"count/{key}"]
@@ -109,7 +110,7 @@ class LossMeter:
             if sums.get(f"asked/{key}", 0.0) > 0:
                 values[f"{name}/accuracy/{key}"] = sums[f"correct/{key}"] / sums[f"asked/{key}"]
         items = sums["items"]
-        if all(sums[f"rows/{key}"] > 0.0 for key, weight in self.weights.items() if weight > 0.0):
+        if taken and all(key in taken for key, weight in self.weights.items() if weight > 0.0):
             values[f"{name}/loss"] = combined
         values[f"{name}/lr"] = self.config.optimizer.lr * lr_factor
         values[f"{name}/items_per_second"] = items / max(time.monotonic() - self._started, 1e-9)
