@@ -130,12 +130,10 @@ def changes_of(
                 untuned[cell][field] = before
     changes: dict[str, dict[str, tuple[object, object]]] = {}
     for cell, config in configs.items():
-        pairs = {
-            field: (before, after)
-            for field, (before, after) in difference_of(configs[base], config).items()
-        }
-        values = {**untuned[base], **untuned[cell]}
-        pairs = {**{field: (value, value) for field, value in values.items()}, **pairs}
+        # A tuned field that the untuned configs share has one value, that of both.
+        shared = {**untuned[base], **untuned[cell]}
+        pairs = {field: [value, value] for field, value in shared.items()}
+        pairs |= difference_of(configs[base], config)
         shown = {
             field: (
                 TUNED if field in untuned[base] else before,
