@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from experiments.results.lines import FOLDER, ResultLine, Value, file_of, read_lines, write_lines
+from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.metrics import of_ranks, per_user
 from research.evaluation.rank_table import RankTable
 from research.evaluation.variance_components import spread_of
 from research.report.records import read_tables
+from research.runs.config import RunConfig
 from research.runs.load import records_of
 from research.storage.records import Provenance, RunRecord, RunSummary
 
@@ -29,7 +31,8 @@ def line_of(run: Path) -> tuple[ResultLine, RankTable] | None:
     """The line of a finished run's folder, and its ranks; None: its test part is never ranked.
 
     Raises `InputError` where the run has not finished, where its folder is not named
-    STUDY/DATASET/CELL/SEED, and where it does not say when and by which command it was begun.
+    STUDY/DATASET/CELL/SEED, where it does not say when and by which command it was begun, and for
+    a config of classes outside this project.
     """
     record, summary = records_of(run)
     if not summary.test:
@@ -43,6 +46,10 @@ def line_of(run: Path) -> tuple[ResultLine, RankTable] | None:
     begun = next(iter(record.provenance), Provenance())
     if begun.begun is None or begun.command is None or begun.machine is None:
         raise InputError(f"{run}/config.json does not say when and how the run was begun")
+    try:
+        config = from_json(record.config, RunConfig)
+    except InputError as refused:
+        raise InputError(f"{run}/config.json cannot be kept: {refused}") from refused
     table = read_tables(run)["full"]
     metrics = {}
     for name in of_ranks(tuple(summary.test["full"])):
@@ -69,6 +76,7 @@ def line_of(run: Path) -> tuple[ResultLine, RankTable] | None:
         clean=begun.clean,
         date=begun.begun[:10],
         command=begun.command,
+        config=to_json(config, short=True),
     )
     return line, table
 

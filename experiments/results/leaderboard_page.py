@@ -16,6 +16,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from experiments.results.lines import ResultLine
+from experiments.results.rerun import command_of
 from experiments.results.tables import Row, Table, figure_text, protocol_of, seeds_text
 from research.report.caveats import title_of
 from research.report.formatting import short_decimal
@@ -108,6 +109,7 @@ def row_view(row: Row) -> dict[str, object]:
             for figure in row.published
         ],
         "runs": runs_of(lines),
+        "again": printable(command_of(lines[0]) or ""),
     }
 
 

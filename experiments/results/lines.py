@@ -77,6 +77,9 @@ class ResultLine:
     """The day on which the run was begun, YYYY-MM-DD."""
     command: str
     """The command that began the run."""
+    config: Mapping[str, object] | None = None
+    """The run's config in its short form, without fields at their defaults, which `rerun.py`
+    reads; None: it was not kept."""
 
     @property
     def key(self) -> tuple[str, str, int]:
