@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from research.data.batch import Batch
 from research.data.loader import Loader
-from research.training.allocator import HeapTrimmer, give_back_free_memory
+from research.training.allocator import HeapTrimmer
 from research.training.checkpointer import Checkpointer
 from research.training.config import StageConfig
 from research.training.early_stopping import after_validation, resume_extended, validates
@@ -104,7 +104,6 @@ def train(
             improved = state.best_step == state.step
             if improved or state.finished or checkpoints.is_due(state.step):
                 state = save(state, best=improved)
-            give_back_free_memory()
     checkpoints.load_result(state)
     return state
 

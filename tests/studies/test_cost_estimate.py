@@ -78,13 +78,13 @@ def test_a_stage_takes_its_steps_validations_and_checkpoints(
 def test_memory_is_the_most_of_trial_and_ranking_and_what_the_heap_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 1.4 times the 2,000 bytes of the trial, which saw every batch.
-    assert estimate_of(FINETUNE, tmp_path, monkeypatch).peak_bytes == 2800
+    # 1.5 times the 2,000 bytes of the trial, which saw every batch.
+    assert estimate_of(FINETUNE, tmp_path, monkeypatch).peak_bytes == 3000
     # 1,000 are held before, and 200 are the update's; of the rest there is half as much again in
     # the largest batch.
     monkeypatch.setattr(cost_estimate, "_largest_batch", lambda *given: 1.5)
     monkeypatch.setattr(cost_estimate, "held_by_updates", lambda *given: 200)
-    assert estimate_of(FINETUNE, tmp_path / "again", monkeypatch).peak_bytes == 3360
+    assert estimate_of(FINETUNE, tmp_path / "again", monkeypatch).peak_bytes == 3600
 
 
 @pytest.mark.parametrize(

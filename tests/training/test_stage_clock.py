@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,12 +95,39 @@ def test_a_stage_records_what_its_time_was_spent_on(trainer: Trainer) -> None:
     assert stored["checkpoint_seconds"] < state.checkpoint_seconds
 
 
-def test_free_memory_is_given_back_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    time, trims = Time(), []
+def test_free_memory_is_given_back_when_the_process_has_grown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    time, trims, pages = Time(), [], {"now": 0}
     monkeypatch.setattr(allocator, "time", time)
+    monkeypatch.setattr(allocator, "resident_pages", lambda: pages["now"])
     monkeypatch.setattr(allocator, "give_back_free_memory", lambda: trims.append(time.now))
     heap = HeapTrimmer()
-    for now in (0.5, 1.0, 1.5, 1.75, 2.25, 9.0):
-        time.now = now
+    looks = (
+        # Within a second nothing is looked at; then the level is 100, and 131 is above 1.3 of it.
+        (0.5, 900), (1.0, 100), (1.5, 900), (2.0, 130), (3.0, 131),
+        # What is needed after the trim is the new level, also where it is higher.
+        (4.0, 200), (5.0, 260), (6.0, 261),
+    )  # fmt: skip
+    for time.now, pages["now"] in looks:
         heap.after_step()
-    assert trims == [1.0, 2.25, 9.0]
+    assert trims == [3.0, 6.0]
+
+
+def test_nothing_is_given_back_where_memory_is_not_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    time = Time()
+    monkeypatch.setattr(allocator, "time", time)
+    monkeypatch.setattr(allocator, "_PAGES", Path("/nowhere/statm"))
+    monkeypatch.setattr(allocator, "give_back_free_memory", lambda: pytest.fail("trimmed"))
+    heap = HeapTrimmer()
+    for time.now in (1.0, 2.0, 3.0):
+        heap.after_step()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_resident_memory_is_read() -> None:
+    pages = allocator.resident_pages()
+    assert pages is not None
+    assert 10_000 < pages < 10_000_000
