@@ -266,7 +266,8 @@ def markdown(table: Table) -> str:
         for figure in row.published
         if figure.difference
     ]
-    return "\n".join([*lines, *([""] if reasons else []), *reasons]) + "\n"
+    # One reason may stand at several published figures of a cell.
+    return "\n".join([*lines, *([""] if reasons else []), *dict.fromkeys(reasons)]) + "\n"
 
 
 def picture(table: Table, metric: str = "ndcg@10") -> Figure:

@@ -45,8 +45,8 @@ WARMUP_HISTORIES = 64
 LOOKED_AT_BATCHES = 256
 # On a CPU the heap gets holes between two trims, and a whole stage more than its first second: its
 # peak was 1.2 to 1.45 times the trial's on Beauty (SASRec under the full softmax and BCE, BERT4Rec,
-# S3-Rec), and 1.8 to 2.2 times on LastFM with S3-Rec's pretraining, whose steps are of unlike
-# sizes (experiments/LOG.md, 2026-11-30). With this a third is the most that one is off.
+# S3-Rec), and 1.8 to 2.7 times on LastFM with S3-Rec's pretraining, whose steps are of unlike
+# sizes (experiments/LOG.md, 2026-11-30): of that, this foresees little more than half.
 HEAP_GROWTH = 1.5
 
 
