@@ -3,11 +3,13 @@
 Each folder is a run's, or holds runs as STUDY/DATASET/CELL/SEED anywhere below it. A run that has
 been collected before is written anew; one with another run hash under the same names replaces it,
 which is said. Runs that have not finished, and trials whose test part is never ranked, are named
-and left out.
+and left out. Of a study's folder it is also kept how its cells compare with its base, and with each
+cell of `--against CELL ...`, as its report says.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.results.comparisons import comparisons_of, keep
 from experiments.results.lines import FOLDER, ResultLine, Value, file_of, read_lines, write_lines
 from research.config import from_json, to_json
 from research.errors import InputError
@@ -24,7 +27,7 @@ from research.evaluation.variance_components import spread_of
 from research.report.records import read_tables
 from research.runs.config import RunConfig
 from research.runs.load import records_of
-from research.storage.records import Provenance, RunRecord, RunSummary
+from research.storage.records import Provenance, RunRecord, RunSummary, StudyRecord
 
 
 def line_of(run: Path) -> tuple[ResultLine, RankTable] | None:
@@ -144,13 +147,45 @@ def collect(runs: Iterable[Path], folder: Path = FOLDER) -> list[str]:
     return messages
 
 
+def collect_comparisons(
+    folders: Iterable[Path], against: Sequence[str] = (), folder: Path = FOLDER
+) -> list[str]:
+    """Write into `folder` how cells compare in those of `folders` that are a study's.
+
+    They are compared with the study's base and with each cell of `against`. Returns what to say, a
+    line each. Raises `InputError` for a cell that a study does not have.
+    """
+    studies = [each for each in folders if (each / StudyRecord.FILE).is_file()]
+    if against and not studies:
+        raise InputError("--against: no folder that was given is a study's, with a study.json")
+    found = [
+        comparisons
+        for each in studies
+        for base in (None, *against)
+        for comparisons in comparisons_of(each, base)
+    ]
+    if found:
+        keep(found, folder)
+    return [
+        f"{each.dataset}, {each.study}: {len(each.compared)} "
+        + ("effects of factors" if each.base is None else f"cells compared with {each.base}")
+        for each in found
+    ]
+
+
 def main(arguments: Sequence[str]) -> None:
     """Collect the runs of the folders that the command line names."""
-    if not arguments:
-        raise SystemExit("give one folder of runs or more, such as runs/leaderboard")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.results.collect", description="Keep what finished runs show."
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of runs")
+    parser.add_argument(
+        "--against", nargs="+", default=(), metavar="CELL", help="compare with these cells too"
+    )
+    parsed = parser.parse_args(arguments)
     try:
-        runs = [run for folder in arguments for run in runs_below(Path(folder))]
-        print("\n".join(collect(runs)))
+        runs = [run for folder in parsed.folders for run in runs_below(folder)]
+        print("\n".join([*collect(runs), *collect_comparisons(parsed.folders, parsed.against)]))
     except InputError as error:
         raise SystemExit(str(error)) from error
 

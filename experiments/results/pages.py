@@ -1,9 +1,10 @@
 """`make results`: make all tables, pictures and the leaderboard's page of the result lines.
 
-A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->`, or, with
-some of the cells, `<!-- results DATASET STUDY: CELL CELL -->`, and `<!-- end -->`, and what is
-between them is written anew. Pictures are `DATASET-STUDY.svg` in this folder, and the page with
-filters is `leaderboard.html`.
+A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->` and
+`<!-- end -->`, and what is between them is written anew. `<!-- results DATASET STUDY against CELL
+-->` has the differences to a cell as well, a list of cells after a colon chooses rows, and
+`<!-- effects DATASET STUDY -->` is a table of the effects of factors. Pictures are
+`DATASET-STUDY.svg` in this folder, and the page with filters is `leaderboard.html`.
 """
 
 from __future__ import annotations
@@ -15,20 +16,29 @@ from pathlib import Path
 
 import matplotlib
 
+from experiments.results.comparisons import kept_comparisons
 from experiments.results.leaderboard_page import leaderboard_page
 from experiments.results.lines import FOLDER, all_lines
-from experiments.results.tables import Table, chosen, markdown, picture, published, tables_of
+from experiments.results.tables import (
+    Table,
+    chosen,
+    effects_markdown,
+    markdown,
+    picture,
+    published,
+    tables_of,
+)
 from research.errors import InputError
 from research.storage.atomic import replacing
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/results.md")
-TABLE = re.compile(r"(<!-- results (.+?) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+TABLE = re.compile(r"(<!-- (results|effects) (.+?) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
 def kept_tables(folder: Path = FOLDER) -> list[Table]:
     """The tables of the lines and published figures that a folder keeps."""
-    return tables_of(all_lines(folder), published(folder))
+    return tables_of(all_lines(folder), published(folder), kept_comparisons(folder))
 
 
 def filled(text: str, tables: Sequence[Table]) -> str:
@@ -36,14 +46,17 @@ def filled(text: str, tables: Sequence[Table]) -> str:
     known = {f"{table.dataset} {table.study}": table for table in tables}
 
     def written(found: re.Match[str]) -> str:
-        name, _, cells = found[2].partition(": ")
+        names, _, cells = found[3].partition(": ")
+        name, _, against = names.partition(" against ")
         if name not in known:
             raise InputError(
-                f"<!-- results {found[2]} -->: no result line is of such a data set and study; "
+                f"<!-- {found[2]} {found[3]} -->: no result line is of such a data set and study; "
                 f"known: {', '.join(known)}"
             )
         table = chosen(known[name], cells.split()) if cells else known[name]
-        return f"{found[1]}\n{markdown(table)}\n{found[3]}"
+        if found[2] == "effects":
+            return f"{found[1]}\n{effects_markdown(table)}\n{found[4]}"
+        return f"{found[1]}\n{markdown(table, against or None)}\n{found[4]}"
 
     return TABLE.sub(written, text)
 

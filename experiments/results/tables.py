@@ -14,16 +14,23 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.results.comparisons import Compared, Comparisons
 from experiments.results.lines import FOLDER, ResultLine
 from research.config import record_from_json
 from research.errors import InputError
 from research.evaluation.protocol import differing_fields
 from research.evaluation.variance_components import Spread
-from research.report.formatting import short_decimal
+from research.report.formatting import short_decimal, with_interval
+from research.report.schema import DAGGER
 from research.storage.json_files import read_json
 
 # What tables on pages of text show; the leaderboard's page has every metric of the lines.
 METRICS = ("hr@10", "ndcg@10")
+# What stands below a table with differences.
+SIGNS = (
+    f"p: two-sided, paired by user, Holm over all that the study compares; {DAGGER}: p below .05 "
+    "and an interval without 0."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,8 @@ class Table:
     """The study, as lines have it."""
     rows: tuple[Row, ...]
     """A row a cell, the highest NDCG@10 first, equal ones as they first appear; at least one."""
+    comparisons: tuple[Comparisons, ...] = ()
+    """What is kept of how its cells compare, and of the effects of its factors."""
 
 
 def published(folder: Path = FOLDER) -> tuple[Published, ...]:
@@ -126,22 +135,30 @@ def mean_of(lines: Sequence[ResultLine], metric: str) -> Mean:
     return Mean(float(values.mean()), spread.critical(0.05), error)
 
 
-def tables_of(lines: Iterable[ResultLine], figures: Sequence[Published]) -> list[Table]:
+def tables_of(
+    lines: Iterable[ResultLine],
+    figures: Sequence[Published],
+    comparisons: Sequence[Comparisons] = (),
+) -> list[Table]:
     """A table for each data set and study, in the order in which they first appear.
 
-    Raises `InputError` for lines that do not belong together; see `table_of`.
+    Raises `InputError` for what does not belong together; see `table_of`.
     """
     groups: dict[tuple[str, str], list[ResultLine]] = {}
     for line in lines:
         groups.setdefault((line.dataset, line.study), []).append(line)
-    return [table_of(group, figures) for group in groups.values()]
+    return [table_of(group, figures, comparisons) for group in groups.values()]
 
 
-def table_of(lines: Sequence[ResultLine], figures: Sequence[Published]) -> Table:
+def table_of(
+    lines: Sequence[ResultLine],
+    figures: Sequence[Published],
+    comparisons: Sequence[Comparisons] = (),
+) -> Table:
     """The table of the lines of one study on one data set.
 
-    Raises `InputError` where lines are of different corpora or protocols, which do not compare, and
-    where a cell's lines have different metrics.
+    Raises `InputError` where lines are of different corpora or protocols, which do not compare,
+    where a cell's lines have different metrics, and where a comparison is not of these lines.
     """
     dataset, study = lines[0].dataset, lines[0].study
     cells: dict[str, list[ResultLine]] = {}
@@ -171,7 +188,42 @@ def table_of(lines: Sequence[ResultLine], figures: Sequence[Published]) -> Table
         )
         for cell, of_cell in cells.items()
     ]
-    return Table(dataset=dataset, study=study, rows=tuple(sorted(rows, key=_from_the_best)))
+    of_study = tuple(each for each in comparisons if (each.dataset, each.study) == (dataset, study))
+    for each in of_study:
+        check_comparisons(each, {row.cell: row for row in rows})
+    ordered = tuple(sorted(rows, key=_from_the_best))
+    return Table(dataset=dataset, study=study, rows=ordered, comparisons=of_study)
+
+
+def check_comparisons(comparisons: Comparisons, rows: Mapping[str, Row]) -> None:
+    """Raises `InputError` where a kept difference of cells is not that of their lines."""
+    if comparisons.base is None:
+        return
+    for each in comparisons.compared:
+        row, base = rows.get(each.name), rows.get(comparisons.base)
+        if row is None or base is None or not _is_difference(each, row, base, comparisons.metric):
+            raise InputError(
+                f"{comparisons.study} on {comparisons.dataset}: the kept comparison of "
+                f"{each.name} with {comparisons.base} is not of its lines; collect the study's "
+                "folder again"
+            )
+
+
+def _is_difference(compared: Compared, row: Row, base: Row, metric: str) -> bool:
+    """Whether a difference is that of two cells' means, over the seeds that both have.
+
+    What only counts has one seed, which stands for every seed of the other.
+    """
+    counts = any(line.tokens is None for line in (*row.lines, *base.lines))
+    shared = set(row.seeds) & set(base.seeds)
+    sides = [
+        [line.metrics[metric].mean for line in side.lines if counts or line.seed in shared]
+        for side in (row, base)
+        if metric in side.means
+    ]
+    return len(sides) == 2 and bool(
+        np.isclose(np.mean(sides[0]) - np.mean(sides[1]), compared.difference, rtol=0, atol=1e-6)
+    )
 
 
 def chosen(table: Table, cells: Sequence[str]) -> Table:
@@ -247,27 +299,91 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return f"seeds {', '.join(map(str, seeds))}"
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table, against: str | None = None) -> str:
     """The table in Markdown, and why figures differ from published ones.
 
-    A cell without one of `METRICS` has a blank there.
+    A cell without one of `METRICS` has a blank there; without any published figure there is no
+    column of them. With `against`, a cell of the table, there are the difference to it and p too;
+    `InputError` where no comparison with it is kept.
     """
-    heading = ["cell", "seeds", "HR@10", "NDCG@10", "published HR@10 / NDCG@10", "seconds"]
-    lines = [f"| {' | '.join(heading)} |", f"|{'---|' * len(heading)}"]
+    compared = None if against is None else compared_with(table, against)
+    heading = ["cell", "seeds", "HR@10", "NDCG@10"]
+    if compared is not None:
+        heading += [f"{compared.metric.upper()} vs {against}", "p"]
+    is_published = any(row.published for row in table.rows)
+    if is_published:
+        heading.append("published HR@10 / NDCG@10")
+    rows = []
     for row in table.rows:
-        values = [
+        cells = [row.cell, seeds_text(row.seeds)]
+        cells += [
             figure_text(row.means[metric]) if metric in row.means else "" for metric in METRICS
         ]
-        cells = [row.cell, seeds_text(row.seeds), *values, published_text(row)]
-        lines.append(f"| {' | '.join([*cells, f'{row.seconds:,.0f}'])} |")
+        if compared is not None:
+            found = (each for each in compared.compared if each.name == row.cell)
+            cells += difference_texts(next(found, None))
+        if is_published:
+            cells.append(published_text(row))
+        rows.append([*cells, f"{row.seconds:,.0f}"])
     reasons = [
         f"- {row.cell}: {figure.difference}"
         for row in table.rows
         for figure in row.published
         if figure.difference
     ]
-    # One reason may stand at several published figures of a cell.
-    return "\n".join([*lines, *([""] if reasons else []), *dict.fromkeys(reasons)]) + "\n"
+    below = [] if compared is None else ["", SIGNS]
+    if reasons:
+        # One reason may stand at several published figures of a cell.
+        below += ["", *dict.fromkeys(reasons)]
+    return "\n".join([*markdown_lines([*heading, "seconds"], rows), *below]) + "\n"
+
+
+def effects_markdown(table: Table) -> str:
+    """The effects of a study's factors in Markdown; `InputError` where none is kept."""
+    effects = compared_with(table, None)
+    rows = [[each.name, *difference_texts(each)] for each in effects.compared]
+    lines = markdown_lines(["effect", effects.metric.upper(), "p"], rows)
+    return "\n".join([*lines, "", SIGNS]) + "\n"
+
+
+def compared_with(table: Table, base: str | None) -> Comparisons:
+    """What is kept of a table's cells against a base, or, for None, of the effects of factors.
+
+    Raises `InputError` where nothing is.
+    """
+    for each in table.comparisons:
+        if each.base == base:
+            return each
+    wanted = "the effects of its factors" if base is None else f"cells with {base!r}"
+    kept = [f"with {each.base}" if each.base else "effects" for each in table.comparisons]
+    raise InputError(
+        f"{table.study} on {table.dataset}: no comparison of {wanted} is kept; there "
+        f"{'is' if kept else 'is none:'} {', '.join(kept) or 'collect the whole study'}"
+    )
+
+
+def difference_texts(compared: Compared | None) -> list[str]:
+    """`+.0174 ±.0109` and `.033†`, with a dagger where it is significant; None: two blanks."""
+    if compared is None:
+        return ["", ""]
+    size = with_interval(
+        short_decimal(compared.difference, signed=True),
+        compared.difference,
+        compared.low,
+        compared.high,
+        signed=True,
+    )
+    p = "<.001" if compared.p < 0.001 else short_decimal(compared.p, 3)
+    return [size, f"{p}{DAGGER if compared.significant else ''}"]
+
+
+def markdown_lines(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return [
+        f"| {' | '.join(heading)} |",
+        f"|{'---|' * len(heading)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 def picture(table: Table, metric: str = "ndcg@10") -> Figure:
