@@ -9,22 +9,19 @@ A table of README.md or docs/results.md stands between `<!-- results DATASET STU
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import matplotlib
 
 from experiments.results.comparisons import kept_comparisons
 from experiments.results.leaderboard_page import leaderboard_page
 from experiments.results.lines import FOLDER, all_lines
+from experiments.results.pictures import pictures
 from experiments.results.tables import (
     Table,
     chosen,
     effects_markdown,
     markdown,
-    picture,
     published,
     tables_of,
 )
@@ -59,22 +56,6 @@ def filled(text: str, tables: Sequence[Table]) -> str:
         return f"{found[1]}\n{markdown(table, against or None)}\n{found[4]}"
 
     return TABLE.sub(written, text)
-
-
-def pictures(tables: Iterable[Table]) -> dict[str, bytes]:
-    """A picture for each table, by its file's name: the same bytes for the same lines.
-
-    Raises `InputError` if two tables have pictures of one name.
-    """
-    drawn: dict[str, bytes] = {}
-    with matplotlib.rc_context({"svg.hashsalt": "sixfold", "svg.fonttype": "none"}):
-        for table in tables:
-            name, file = f"{table.dataset}-{table.study}.svg", io.BytesIO()
-            if name in drawn:
-                raise InputError(f"two tables have the picture {name}; rename one's study")
-            picture(table).savefig(file, format="svg", metadata={"Date": None})
-            drawn[name] = file.getvalue()
-    return drawn
 
 
 def written(tables: Sequence[Table]) -> dict[Path, bytes]:

@@ -1,4 +1,4 @@
-"""Tables and pictures made of result lines: one a data set and study, a row a cell.
+"""Tables made of result lines: one a data set and study, a row a cell.
 
 Studies may have cells of equal names, and protocols and corpora of their own, so that the lines of
 two never stand in one table. `pages.py` sets the tables into the pages of the site and README.md,
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.results.comparisons import Compared, Comparisons
 from experiments.results.lines import FOLDER, ResultLine
@@ -384,36 +383,3 @@ def markdown_lines(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
         f"|{'---|' * len(heading)}",
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
-
-
-def picture(table: Table, metric: str = "ndcg@10") -> Figure:
-    """The means of the cells that have the metric, with their intervals, and published figures as
-    open marks."""
-    rows = [row for row in table.rows if metric in row.means]
-    figure = Figure(figsize=(7, 1.1 + 0.28 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(rows))[::-1]
-    means = [row.means[metric] for row in rows]
-    axes.errorbar(
-        [mean.mean for mean in means],
-        places,
-        xerr=[mean.half for mean in means],
-        fmt="o",
-        color="#00796b",
-        capsize=3,
-        label="ours, 95 % interval",
-    )
-    marks = [
-        (figure.figures[metric], place)
-        for row, place in zip(rows, places, strict=True)
-        for figure in row.published
-        if metric in figure.figures
-    ]
-    if marks:
-        axes.plot(*zip(*marks, strict=True), "D", mfc="none", color="#b71c1c", label="published")
-    axes.set_yticks(places, [row.cell for row in rows])
-    axes.set_xlabel(f"{metric.upper()} on {table.dataset}, test: {table.study}")
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    return figure

@@ -22,11 +22,11 @@ from experiments.results.lines import (
     read_lines,
     write_lines,
 )
-from experiments.results.pages import filled, kept_tables, pictures, written
+from experiments.results.pages import filled, kept_tables, written
+from experiments.results.pictures import picture, pictures
 from experiments.results.tables import (
     markdown,
     mean_of,
-    picture,
     published,
     table_of,
     tables_of,
@@ -398,6 +398,23 @@ def test_all_kept_differences_are_explained() -> None:
 def test_a_picture_has_a_place_a_cell() -> None:
     axes = picture(table_of([LINE, replace(LINE, cell="ease")], [PUBLISHED])).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sasrec", "ease"]
+
+
+def test_a_picture_has_a_panel_of_differences_for_each_base() -> None:
+    lines = [LINE, better_by(0.02)]
+    effects = replace(against("sasrec", effect=0.5), base=None)
+    kept = [against("sasrec", better=0.02), against("better", sasrec=-0.02), effects]
+    _, *panels = picture(table_of(lines, [], kept)).axes
+    assert [panel.get_xlabel().splitlines()[0] for panel in panels] == [
+        "minus that of sasrec",
+        "minus that of better",
+    ]
+    # A line at 0, and a point with two caps for the cell that is compared.
+    assert [len(panel.lines) for panel in panels] == [4, 4]
+    points = [panel.lines[1] for panel in panels]
+    assert [point.get_xydata().tolist() for point in points] == [[[0.02, 1.0]], [[-0.02, 0.0]]]
+    # The first is significant, the second is not.
+    assert [point.get_markerfacecolor() for point in points] == ["#00796b", "white"]
 
 
 def test_two_tables_do_not_share_a_picture() -> None:
