@@ -15,9 +15,18 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from experiments.results.comparisons import Comparisons
 from experiments.results.lines import ResultLine
 from experiments.results.rerun import command_of
-from experiments.results.tables import Row, Table, figure_text, protocol_of, seeds_text
+from experiments.results.tables import (
+    SIGNS,
+    Row,
+    Table,
+    difference_texts,
+    figure_text,
+    protocol_of,
+    seeds_text,
+)
 from research.report.caveats import title_of
 from research.report.formatting import short_decimal
 from research.report.html import template
@@ -64,15 +73,24 @@ def view_of(table: Table) -> dict[str, object]:
     return {
         "dataset": printable(table.dataset),
         "study": printable(table.study),
-        "words": [printable(sentence) for sentence in words_of(rows[0].lines[0])],
+        "words": [
+            *(printable(sentence) for sentence in words_of(rows[0].lines[0])),
+            *([f"Difference: {SIGNS}"] if table.comparisons else []),
+        ],
         "metrics": metrics,
         "first": first,
-        "rows": [row_view(row) for row in rows],
+        "rows": [row_view(row, table.comparisons) for row in rows],
     }
 
 
-def row_view(row: Row) -> dict[str, object]:
+def row_view(row: Row, comparisons: Sequence[Comparisons]) -> dict[str, object]:
     """What the page has of a row, as JSON: texts to show, and `keys`, values to sort by."""
+    differences = [
+        (each, compared)
+        for each in comparisons
+        for compared in each.compared
+        if each.base is not None and compared.name == row.cell
+    ]
     lines = row.lines
     tokens = [line.tokens for line in lines if line.tokens is not None]
     mean_tokens = sum(tokens) / len(tokens) if tokens else None
@@ -92,6 +110,7 @@ def row_view(row: Row) -> dict[str, object]:
         "seconds": rounded(row.seconds),
         "parameters": parameters,
         "tokens": None if mean_tokens is None else rounded(mean_tokens),
+        "difference": rounded(differences[0][1].difference) if differences else None,
     }
     return {
         **texts,
@@ -100,6 +119,11 @@ def row_view(row: Row) -> dict[str, object]:
             name: [rounded(mean.mean), rounded(mean.half), figure_text(mean)]
             for name, mean in row.means.items()
         },
+        "differences": [
+            (size, printable(f"{each.metric.upper()} vs {each.base}, p {p}"))
+            for each, compared in differences
+            for size, p in [difference_texts(compared)]
+        ],
         "published": [
             {
                 "figures": {name: [x, short_decimal(x)] for name, x in figure.figures.items()},

@@ -232,7 +232,7 @@ for (const heading of headings) {
   button.append(...heading.childNodes);
   button.addEventListener("click", () => {
     const [key, direction] = sort.split(",");
-    const highFirst = ["value", "published"].includes(heading.dataset.key);
+    const highFirst = ["value", "difference", "published"].includes(heading.dataset.key);
     const before = heading.dataset.key === key ? direction : highFirst ? "ascending" : "descending";
     sort = `${heading.dataset.key},${before === "ascending" ? "descending" : "ascending"}`;
     keepAndShow();

@@ -361,10 +361,10 @@ def compared_with(table: Table, base: str | None) -> Comparisons:
     )
 
 
-def difference_texts(compared: Compared | None) -> list[str]:
+def difference_texts(compared: Compared | None) -> tuple[str, str]:
     """`+.0174 ±.0109` and `.033†`, with a dagger where it is significant; None: two blanks."""
     if compared is None:
-        return ["", ""]
+        return "", ""
     size = with_interval(
         short_decimal(compared.difference, signed=True),
         compared.difference,
@@ -373,7 +373,7 @@ def difference_texts(compared: Compared | None) -> list[str]:
         signed=True,
     )
     p = "<.001" if compared.p < 0.001 else short_decimal(compared.p, 3)
-    return [size, f"{p}{DAGGER if compared.significant else ''}"]
+    return size, f"{p}{DAGGER if compared.significant else ''}"
 
 
 def markdown_lines(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.results.comparisons import Compared, Comparisons
 from experiments.results.leaderboard_page import leaderboard_page, words_of
 from experiments.results.lines import Value
 from experiments.results.tables import Published, table_of, tables_of
@@ -64,7 +65,7 @@ def test_the_page_has_every_figure_of_every_table_and_shows_the_best_first() -> 
     lines = [LINE, better, replace(LINE, study="ablation", tokens=None)]
     page = Page(leaderboard_page(tables_of(lines, [PUBLISHED])))
     heading, *rows = [" ".join(row.split()) for row in page.rows]
-    assert heading.startswith("cell NDCG@10 seeds published seconds")
+    assert heading.startswith("cell NDCG@10 seeds difference published seconds")
     assert rows[0] == "ease .0600 ±.0098 seed 0 12 a CPU, 2 cores 50 1,000 2026-11-29 1234567 show"
     assert rows[1].endswith("python -m research study board copy the command")
     assert rows[2].startswith(
@@ -80,6 +81,21 @@ def test_the_page_has_every_figure_of_every_table_and_shows_the_best_first() -> 
         "ndcg@10": [0.06, ".0600"],
     }
     assert second["rows"][0]["keys"]["tokens"] is None
+
+
+def test_the_page_has_the_differences_to_every_base() -> None:
+    lines = [LINE, replace(LINE, cell="ease")]
+    equal = Compared(name="ease", difference=0.0, low=-0.01, high=0.01, p=0.0004, significant=True)
+    kept = Comparisons(
+        dataset="shop", study="board", base="sasrec", metric="ndcg@10", compared=(equal,)
+    )
+    effects = replace(kept, base=None)
+    page = Page(leaderboard_page([table_of(lines, [], [kept, effects])]))
+    rows = [" ".join(row.split()) for row in page.rows[1:]]
+    assert "ease .0500 ±.0098 seed 0 +.0000 ±.0100 NDCG@10 vs sasrec, p <.001† 12" in rows[2]
+    (table,) = json.loads(page.scripts[0])
+    assert [row["keys"]["difference"] for row in table["rows"]] == [None, 0.0]
+    assert table["words"][-1].startswith("Difference: p: two-sided")
 
 
 def test_the_page_says_by_which_command_each_seed_was_run() -> None:
