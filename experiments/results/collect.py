@@ -3,8 +3,8 @@
 Each folder is a run's, or holds runs as STUDY/DATASET/CELL/SEED anywhere below it. A run that has
 been collected before is written anew; one with another run hash under the same names replaces it,
 which is said. Runs that have not finished, and trials whose test part is never ranked, are named
-and left out. Of a study's folder it is also kept how its cells compare with its base, and with each
-cell of `--against CELL ...`, as its report says.
+and left out. Of a whole study, a folder with its study.json, it is also kept how the cells compare
+with the base and with each cell of `--against CELL --against CELL`, now or in an earlier call.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.results.comparisons import comparisons_of, keep
+from experiments.results.comparisons import comparisons_of, keep, kept_comparisons
 from experiments.results.lines import FOLDER, ResultLine, Value, file_of, read_lines, write_lines
+from research.annotations import suggest
+from research.cli.report import tuning_of_trials
 from research.config import from_json, to_json
 from research.errors import InputError
 from research.evaluation.metrics import of_ranks, per_user
 from research.evaluation.rank_table import RankTable
 from research.evaluation.variance_components import spread_of
-from research.report.records import read_tables
+from research.report.records import read_study, read_tables
 from research.runs.config import RunConfig
 from research.runs.load import records_of
 from research.storage.records import Provenance, RunRecord, RunSummary, StudyRecord
@@ -148,29 +150,41 @@ def collect(runs: Iterable[Path], folder: Path = FOLDER) -> list[str]:
 
 
 def collect_comparisons(
-    folders: Iterable[Path], against: Sequence[str] = (), folder: Path = FOLDER
+    study: Path, against: Sequence[str] = (), folder: Path = FOLDER
 ) -> list[str]:
-    """Write into `folder` how cells compare in those of `folders` that are a study's.
+    """Write into `folder` how the cells of a study's folder compare; return what to say of it.
 
-    They are compared with the study's base and with each cell of `against`. Returns what to say, a
-    line each. Raises `InputError` for a cell that a study does not have.
+    They are compared with the study's base, with the cells of `against`, and with those that
+    `folder` has comparisons with. Raises `InputError` for a cell of `against` that the study lacks.
     """
-    studies = [each for each in folders if (each / StudyRecord.FILE).is_file()]
-    if against and not studies:
-        raise InputError("--against: no folder that was given is a study's, with a study.json")
-    found = [
-        comparisons
-        for each in studies
-        for base in (None, *against)
-        for comparisons in comparisons_of(each, base)
+    record = read_study(study)
+    for cell in against:
+        if cell not in record.cells:
+            raise InputError(
+                f"--against {cell}: {study} has no such cell{suggest(cell, record.cells)}"
+            )
+    kept = [
+        base
+        for comparisons in kept_comparisons(folder).values()
+        if comparisons.study == study.resolve().name
+        for base in comparisons.against
+        if base in record.cells
     ]
-    if found:
-        keep(found, folder)
-    return [
-        f"{each.dataset}, {each.study}: {len(each.compared)} "
-        + ("effects of factors" if each.base is None else f"cells compared with {each.base}")
-        for each in found
-    ]
+    try:
+        made = comparisons_of(study, list(dict.fromkeys([*kept, *against])))
+    except InputError as refused:
+        return [f"{study}: nothing is compared: {refused}"]
+    keep(made, folder)
+    messages = []
+    for comparisons in made:
+        name = f"{comparisons.dataset}, {comparisons.study}"
+        messages += [
+            f"{name}: {len(cells)} of {len(record.cells) - 1} other cells compared with {base}"
+            for base, cells in comparisons.against.items()
+        ]
+        if record.factors:
+            messages.append(f"{name}: {len(comparisons.effects)} effects of its factors")
+    return messages
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -180,14 +194,26 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of runs")
     parser.add_argument(
-        "--against", nargs="+", default=(), metavar="CELL", help="compare with these cells too"
+        "--against",
+        action="append",
+        default=[],
+        metavar="CELL",
+        help="compare the other cells with this one too; may be given again",
     )
     parsed = parser.parse_args(arguments)
     try:
         runs = [run for folder in parsed.folders for run in runs_below(folder)]
-        print("\n".join([*collect(runs), *collect_comparisons(parsed.folders, parsed.against)]))
+        print("\n".join(collect(runs)))
+        for study in studies_below(parsed.folders):
+            print("\n".join(collect_comparisons(study, parsed.against)))
     except InputError as error:
         raise SystemExit(str(error)) from error
+
+
+def studies_below(folders: Iterable[Path]) -> list[Path]:
+    """The folders of studies at or below `folders`, sorted, but for those of a tuning's trials."""
+    studies = {path.parent for folder in folders for path in folder.rglob(StudyRecord.FILE)}
+    return sorted(study for study in studies if tuning_of_trials(study) is None)
 
 
 if __name__ == "__main__":

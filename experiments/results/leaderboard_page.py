@@ -75,7 +75,7 @@ def view_of(table: Table) -> dict[str, object]:
         "study": printable(table.study),
         "words": [
             *(printable(sentence) for sentence in words_of(rows[0].lines[0])),
-            *([f"Difference: {SIGNS}"] if table.comparisons else []),
+            *([SIGNS] if table.comparisons is not None and table.comparisons.against else []),
         ],
         "metrics": metrics,
         "first": first,
@@ -83,14 +83,16 @@ def view_of(table: Table) -> dict[str, object]:
     }
 
 
-def row_view(row: Row, comparisons: Sequence[Comparisons]) -> dict[str, object]:
+def row_view(row: Row, comparisons: Comparisons | None) -> dict[str, object]:
     """What the page has of a row, as JSON: texts to show, and `keys`, values to sort by."""
-    differences = [
-        (each, compared)
-        for each in comparisons
-        for compared in each.compared
-        if each.base is not None and compared.name == row.cell
-    ]
+    differences = {} if comparisons is None else comparisons.of_cell(row.cell)
+    shown = []
+    first = None
+    if comparisons is not None:
+        first = differences.get(next(iter(comparisons.against), ""))
+        for base, compared in differences.items():
+            size, p = difference_texts(compared)
+            shown.append((size, printable(f"{comparisons.metric.upper()} vs {base}, p {p}")))
     lines = row.lines
     tokens = [line.tokens for line in lines if line.tokens is not None]
     mean_tokens = sum(tokens) / len(tokens) if tokens else None
@@ -110,7 +112,7 @@ def row_view(row: Row, comparisons: Sequence[Comparisons]) -> dict[str, object]:
         "seconds": rounded(row.seconds),
         "parameters": parameters,
         "tokens": None if mean_tokens is None else rounded(mean_tokens),
-        "difference": rounded(differences[0][1].difference) if differences else None,
+        "difference": None if first is None else rounded(first.difference),
     }
     return {
         **texts,
@@ -119,11 +121,7 @@ def row_view(row: Row, comparisons: Sequence[Comparisons]) -> dict[str, object]:
             name: [rounded(mean.mean), rounded(mean.half), figure_text(mean)]
             for name, mean in row.means.items()
         },
-        "differences": [
-            (size, printable(f"{each.metric.upper()} vs {each.base}, p {p}"))
-            for each, compared in differences
-            for size, p in [difference_texts(compared)]
-        ],
+        "differences": shown,
         "published": [
             {
                 "figures": {name: [x, short_decimal(x)] for name, x in figure.figures.items()},

@@ -196,6 +196,8 @@ function show(missing = []) {
   bodies.forEach((body, place) => (body.hidden = place !== number));
   document.querySelectorAll(".words").forEach((words, place) => (words.hidden = place !== number));
   document.querySelectorAll(".published").forEach((cell) => (cell.hidden = !withPublished));
+  const compares = rows.some((row) => row.differences.length > 0);
+  document.querySelectorAll(".difference").forEach((cell) => (cell.hidden = !compares));
   document.getElementById("name").textContent = `${table.dataset}, ${table.study}`;
   document.getElementById("metric").textContent = metric.toUpperCase();
   document.querySelector("thead .plot").replaceChildren(axis(domain));

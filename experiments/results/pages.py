@@ -3,8 +3,9 @@
 A table of README.md or docs/results.md stands between `<!-- results DATASET STUDY -->` and
 `<!-- end -->`, and what is between them is written anew. `<!-- results DATASET STUDY against CELL
 -->` has the differences to a cell as well, a list of cells after a colon chooses rows, and
-`<!-- effects DATASET STUDY -->` is a table of the effects of factors. Pictures are
-`DATASET-STUDY.svg` in this folder, and the page with filters is `leaderboard.html`.
+`<!-- effects DATASET STUDY -->` is a table of the effects of factors. A cell whose name has a space
+or a colon cannot be chosen. Pictures are `DATASET-STUDY.svg` in this folder, and the page with
+filters is `leaderboard.html`.
 """
 
 from __future__ import annotations
@@ -42,20 +43,23 @@ def filled(text: str, tables: Sequence[Table]) -> str:
     """A page with its tables written anew; `InputError` for a table or cell that no line is of."""
     known = {f"{table.dataset} {table.study}": table for table in tables}
 
-    def written(found: re.Match[str]) -> str:
-        names, _, cells = found[3].partition(": ")
+    def table_in(mark: re.Match[str]) -> str:
+        before, kind, words, after = mark.groups()
+        names, _, cells = words.partition(": ")
         name, _, against = names.partition(" against ")
         if name not in known:
             raise InputError(
-                f"<!-- {found[2]} {found[3]} -->: no result line is of such a data set and study; "
+                f"<!-- {kind} {words} -->: no result line is of such a data set and study; "
                 f"known: {', '.join(known)}"
             )
         table = chosen(known[name], cells.split()) if cells else known[name]
-        if found[2] == "effects":
-            return f"{found[1]}\n{effects_markdown(table)}\n{found[4]}"
-        return f"{found[1]}\n{markdown(table, against or None)}\n{found[4]}"
+        if kind == "results":
+            return f"{before}\n{markdown(table, against or None)}\n{after}"
+        if against or cells:
+            raise InputError(f"<!-- {kind} {words} -->: effects are of a whole study; name no cell")
+        return f"{before}\n{effects_markdown(table)}\n{after}"
 
-    return TABLE.sub(written, text)
+    return TABLE.sub(table_in, text)
 
 
 def written(tables: Sequence[Table]) -> dict[Path, bytes]:

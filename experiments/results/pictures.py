@@ -9,9 +9,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.results.comparisons import Comparisons
+from experiments.results.comparisons import Compared
 from experiments.results.tables import Table
 from research.errors import InputError
+from research.storage.untrusted import printable
 
 
 def pictures(tables: Iterable[Table]) -> dict[str, bytes]:
@@ -33,12 +34,14 @@ def pictures(tables: Iterable[Table]) -> dict[str, bytes]:
 def picture(table: Table, metric: str = "ndcg@10") -> Figure:
     """The means of the cells that have the metric, with their intervals and published figures.
 
-    Beside them, for each base with which comparisons are kept, are the differences to it.
+    Beside them, for each base with which the metric is compared, are the differences to it.
     """
     rows = [row for row in table.rows if metric in row.means]
-    compared = [each for each in table.comparisons if each.base and each.metric == metric]
-    figure = Figure(figsize=(7 + 3 * len(compared), 1.1 + 0.28 * len(rows)), layout="constrained")
-    widths = [2, *(1 for _ in compared)]
+    comparisons = table.comparisons
+    has_differences = comparisons is not None and comparisons.metric == metric
+    against = comparisons.against if comparisons is not None and has_differences else {}
+    figure = Figure(figsize=(7 + 3 * len(against), 1.1 + 0.28 * len(rows)), layout="constrained")
+    widths = [2, *(1 for _ in against)]
     axes, *others = figure.subplots(
         1, len(widths), sharey=True, squeeze=False, gridspec_kw={"width_ratios": widths}
     )[0]
@@ -57,22 +60,22 @@ def picture(table: Table, metric: str = "ndcg@10") -> Figure:
     axes.set_yticks(places, [row.cell for row in rows])
     axes.set_xlabel(f"{metric.upper()} on {table.dataset}, test: {table.study}")
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    for comparisons, panel in zip(compared, others, strict=True):
-        draw_differences(panel, comparisons, {row.cell: y for row, y in zip(rows, places)})
+    heights = {printable(row.cell): place for row, place in zip(rows, places, strict=True)}
+    for (base, cells), panel in zip(against.items(), others, strict=True):
+        draw_differences(panel, cells, heights)
+        panel.set_xlabel(f"{metric.upper()} minus that of {base}\n(hollow: not significant)")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
-def draw_differences(axes: Axes, comparisons: Comparisons, places: Mapping[str, int]) -> None:
+def draw_differences(axes: Axes, cells: Iterable[Compared], heights: Mapping[str, int]) -> None:
     """The differences of cells to a base, each at its height; hollow where not significant."""
     axes.axvline(0.0, color="#757575", linewidth=1)
-    for each in comparisons.compared:
-        if each.name in places:
-            sides = [[each.difference - each.low], [each.high - each.difference]]
-            draw_intervals(
-                axes, [each.difference], [places[each.name]], sides, filled=each.significant
-            )
-    axes.set_xlabel(f"minus that of {comparisons.base}\n(hollow: not significant)")
+    for cell in cells:
+        # By rounding, an end may lie on the other side of the mean.
+        sides = [max(0.0, cell.difference - cell.low)], [max(0.0, cell.high - cell.difference)]
+        place = [heights[cell.name]]
+        draw_intervals(axes, [cell.difference], place, sides, filled=cell.significant)
 
 
 def draw_intervals(

@@ -7,6 +7,7 @@ and `leaderboard_page.py` makes a page of them all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +23,19 @@ from research.evaluation.variance_components import Spread
 from research.report.formatting import short_decimal, with_interval
 from research.report.schema import DAGGER
 from research.storage.json_files import read_json
+from research.storage.untrusted import printable
 
 # What tables on pages of text show; the leaderboard's page has every metric of the lines.
 METRICS = ("hr@10", "ndcg@10")
-# What stands below a table with differences.
+# What stands below tables with differences.
 SIGNS = (
-    f"p: two-sided, paired by user, Holm over all that the study compares; {DAGGER}: p below .05 "
-    "and an interval without 0."
+    "Differences are paired by user and by the seeds that both cells have; p: two-sided, after "
+    "Holm over all cells of the study that are compared with the same one (intervals are not "
+    f"corrected); {DAGGER}: p below .05 and an interval without 0."
+)
+EFFECT_SIGNS = (
+    "Effects are paired by user and seed; p: two-sided, after Holm over the effects (intervals are "
+    f"not corrected); {DAGGER}: p below .05 and an interval without 0."
 )
 
 
@@ -104,8 +111,8 @@ class Table:
     """The study, as lines have it."""
     rows: tuple[Row, ...]
     """A row a cell, the highest NDCG@10 first, equal ones as they first appear; at least one."""
-    comparisons: tuple[Comparisons, ...] = ()
-    """What is kept of how its cells compare, and of the effects of its factors."""
+    comparisons: Comparisons | None = None
+    """How its cells compare; None: that is not kept."""
 
 
 def published(folder: Path = FOLDER) -> tuple[Published, ...]:
@@ -137,27 +144,31 @@ def mean_of(lines: Sequence[ResultLine], metric: str) -> Mean:
 def tables_of(
     lines: Iterable[ResultLine],
     figures: Sequence[Published],
-    comparisons: Sequence[Comparisons] = (),
+    comparisons: Mapping[tuple[str, str], Comparisons] | None = None,
 ) -> list[Table]:
     """A table for each data set and study, in the order in which they first appear.
 
-    Raises `InputError` for what does not belong together; see `table_of`.
+    `comparisons` are by data set and study. Raises `InputError` for those of which there is no
+    line, and for what does not belong together; see `table_of`.
     """
+    comparisons = comparisons or {}
     groups: dict[tuple[str, str], list[ResultLine]] = {}
     for line in lines:
         groups.setdefault((line.dataset, line.study), []).append(line)
-    return [table_of(group, figures, comparisons) for group in groups.values()]
+    for dataset, study in comparisons.keys() - groups.keys():
+        raise InputError(f"comparisons of {study} on {dataset} are kept, but no line of it is")
+    return [table_of(group, figures, comparisons.get(key)) for key, group in groups.items()]
 
 
 def table_of(
     lines: Sequence[ResultLine],
     figures: Sequence[Published],
-    comparisons: Sequence[Comparisons] = (),
+    comparisons: Comparisons | None = None,
 ) -> Table:
     """The table of the lines of one study on one data set.
 
     Raises `InputError` where lines are of different corpora or protocols, which do not compare,
-    where a cell's lines have different metrics, and where a comparison is not of these lines.
+    where a cell's lines have different metrics, and where comparisons were made of other runs.
     """
     dataset, study = lines[0].dataset, lines[0].study
     cells: dict[str, list[ResultLine]] = {}
@@ -187,42 +198,28 @@ def table_of(
         )
         for cell, of_cell in cells.items()
     ]
-    of_study = tuple(each for each in comparisons if (each.dataset, each.study) == (dataset, study))
-    for each in of_study:
-        check_comparisons(each, {row.cell: row for row in rows})
+    if comparisons is not None:
+        check_comparisons(comparisons, lines)
     ordered = tuple(sorted(rows, key=_from_the_best))
-    return Table(dataset=dataset, study=study, rows=ordered, comparisons=of_study)
+    return Table(dataset=dataset, study=study, rows=ordered, comparisons=comparisons)
 
 
-def check_comparisons(comparisons: Comparisons, rows: Mapping[str, Row]) -> None:
-    """Raises `InputError` where a kept difference of cells is not that of their lines."""
-    if comparisons.base is None:
-        return
-    for each in comparisons.compared:
-        row, base = rows.get(each.name), rows.get(comparisons.base)
-        if row is None or base is None or not _is_difference(each, row, base, comparisons.metric):
+def check_comparisons(comparisons: Comparisons, lines: Sequence[ResultLine]) -> None:
+    """Raises `InputError` where comparisons are made of other runs than their study's lines."""
+    of_lines = {
+        f"{printable(line.cell)}/{line.seed}": line.metrics[comparisons.metric].mean
+        for line in lines
+        if comparisons.metric in line.metrics
+    }
+    for run in [*comparisons.values, *of_lines]:
+        values = [values.get(run, math.nan) for values in (comparisons.values, of_lines)]
+        if not math.isclose(*values, abs_tol=1e-9):
             raise InputError(
-                f"{comparisons.study} on {comparisons.dataset}: the kept comparison of "
-                f"{each.name} with {comparisons.base} is not of its lines; collect the study's "
-                "folder again"
+                f"{comparisons.study} on {comparisons.dataset}: the kept comparisons and the lines "
+                f"are of different runs: {comparisons.metric} of {run} is {values[0]:.6f} in the "
+                f"former and {values[1]:.6f} in the latter (nan: not there); collect the study's "
+                "folder again, `python -m experiments.results.collect runs/STUDY`"
             )
-
-
-def _is_difference(compared: Compared, row: Row, base: Row, metric: str) -> bool:
-    """Whether a difference is that of two cells' means, over the seeds that both have.
-
-    What only counts has one seed, which stands for every seed of the other.
-    """
-    counts = any(line.tokens is None for line in (*row.lines, *base.lines))
-    shared = set(row.seeds) & set(base.seeds)
-    sides = [
-        [line.metrics[metric].mean for line in side.lines if counts or line.seed in shared]
-        for side in (row, base)
-        if metric in side.means
-    ]
-    return len(sides) == 2 and bool(
-        np.isclose(np.mean(sides[0]) - np.mean(sides[1]), compared.difference, rtol=0, atol=1e-6)
-    )
 
 
 def chosen(table: Table, cells: Sequence[str]) -> Table:
@@ -302,13 +299,13 @@ def markdown(table: Table, against: str | None = None) -> str:
     """The table in Markdown, and why figures differ from published ones.
 
     A cell without one of `METRICS` has a blank there; without any published figure there is no
-    column of them. With `against`, a cell of the table, there are the difference to it and p too;
+    column of them. With `against`, a cell of the study, there are the difference to it and p too;
     `InputError` where no comparison with it is kept.
     """
-    compared = None if against is None else compared_with(table, against)
     heading = ["cell", "seeds", "HR@10", "NDCG@10"]
-    if compared is not None:
-        heading += [f"{compared.metric.upper()} vs {against}", "p"]
+    comparisons = None if against is None else comparisons_with(table, against)
+    if comparisons is not None:
+        heading += [f"{comparisons.metric.upper()} vs {against}", "p"]
     is_published = any(row.published for row in table.rows)
     if is_published:
         heading.append("published HR@10 / NDCG@10")
@@ -318,9 +315,8 @@ def markdown(table: Table, against: str | None = None) -> str:
         cells += [
             figure_text(row.means[metric]) if metric in row.means else "" for metric in METRICS
         ]
-        if compared is not None:
-            found = (each for each in compared.compared if each.name == row.cell)
-            cells += difference_texts(next(found, None))
+        if comparisons is not None and against is not None:
+            cells += difference_texts(comparisons.of_cell(row.cell).get(against))
         if is_published:
             cells.append(published_text(row))
         rows.append([*cells, f"{row.seconds:,.0f}"])
@@ -330,7 +326,7 @@ def markdown(table: Table, against: str | None = None) -> str:
         for figure in row.published
         if figure.difference
     ]
-    below = [] if compared is None else ["", SIGNS]
+    below = [] if comparisons is None else ["", SIGNS]
     if reasons:
         # One reason may stand at several published figures of a cell.
         below += ["", *dict.fromkeys(reasons)]
@@ -339,26 +335,28 @@ def markdown(table: Table, against: str | None = None) -> str:
 
 def effects_markdown(table: Table) -> str:
     """The effects of a study's factors in Markdown; `InputError` where none is kept."""
-    effects = compared_with(table, None)
-    rows = [[each.name, *difference_texts(each)] for each in effects.compared]
-    lines = markdown_lines(["effect", effects.metric.upper(), "p"], rows)
-    return "\n".join([*lines, "", SIGNS]) + "\n"
+    comparisons = table.comparisons
+    if comparisons is None or not comparisons.effects:
+        raise InputError(
+            f"no effect of a factor is kept of {table.study} on {table.dataset}; once the study "
+            "has finished, `python -m experiments.results.collect runs/STUDY` keeps them"
+        )
+    rows = [[effect.name, *difference_texts(effect)] for effect in comparisons.effects]
+    lines = markdown_lines(["effect", comparisons.metric.upper(), "p"], rows)
+    return "\n".join([*lines, "", EFFECT_SIGNS]) + "\n"
 
 
-def compared_with(table: Table, base: str | None) -> Comparisons:
-    """What is kept of a table's cells against a base, or, for None, of the effects of factors.
-
-    Raises `InputError` where nothing is.
-    """
-    for each in table.comparisons:
-        if each.base == base:
-            return each
-    wanted = "the effects of its factors" if base is None else f"cells with {base!r}"
-    kept = [f"with {each.base}" if each.base else "effects" for each in table.comparisons]
-    raise InputError(
-        f"{table.study} on {table.dataset}: no comparison of {wanted} is kept; there "
-        f"{'is' if kept else 'is none:'} {', '.join(kept) or 'collect the whole study'}"
-    )
+def comparisons_with(table: Table, base: str) -> Comparisons:
+    """The table's comparisons, which have those with this base; `InputError` if they do not."""
+    comparisons = table.comparisons
+    if comparisons is None or base not in comparisons.against:
+        kept = [] if comparisons is None else list(comparisons.against)
+        raise InputError(
+            f"no comparison with {base!r} is kept of {table.study} on {table.dataset}"
+            f"{' (kept: with ' + ', '.join(kept) + ')' if kept else ''}; "
+            "`python -m experiments.results.collect runs/STUDY --against CELL` keeps one"
+        )
+    return comparisons
 
 
 def difference_texts(compared: Compared | None) -> tuple[str, str]:
@@ -378,8 +376,6 @@ def difference_texts(compared: Compared | None) -> tuple[str, str]:
 
 def markdown_lines(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown."""
-    return [
-        f"| {' | '.join(heading)} |",
-        f"|{'---|' * len(heading)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in (heading, *rows)]
+    first, *others = (f"| {' | '.join(row)} |" for row in escaped)
+    return [first, f"|{'---|' * len(heading)}", *others]

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.results.comparisons import Compared, Comparisons
 from experiments.results.leaderboard_page import leaderboard_page, words_of
 from experiments.results.lines import Value
 from experiments.results.tables import Published, table_of, tables_of
 from research.storage.records import Machine
-from tests.support.result_lines import LINE, PUBLISHED
+from tests.support.result_lines import LINE, PUBLISHED, compared_table
 
 CHROMIUM = shutil.which("chromium")
 
@@ -84,18 +83,16 @@ def test_the_page_has_every_figure_of_every_table_and_shows_the_best_first() -> 
 
 
 def test_the_page_has_the_differences_to_every_base() -> None:
-    lines = [LINE, replace(LINE, cell="ease")]
-    equal = Compared(name="ease", difference=0.0, low=-0.01, high=0.01, p=0.0004, significant=True)
-    kept = Comparisons(
-        dataset="shop", study="board", base="sasrec", metric="ndcg@10", compared=(equal,)
-    )
-    effects = replace(kept, base=None)
-    page = Page(leaderboard_page([table_of(lines, [], [kept, effects])]))
-    rows = [" ".join(row.split()) for row in page.rows[1:]]
-    assert "ease .0500 ±.0098 seed 0 +.0000 ±.0100 NDCG@10 vs sasrec, p <.001† 12" in rows[2]
+    page = Page(leaderboard_page([compared_table()]))
+    rows = [" ".join(row.split()) for row in page.rows[1::2]]
+    assert "better .0700 ±.0098 seed 0 +.0200 ±.0100 NDCG@10 vs sasrec, p .012† 12" in rows[0]
+    assert "sasrec .0500 ±.0098 seed 0 -.0200 ±.0100 NDCG@10 vs better, p .012† 12" in rows[1]
     (table,) = json.loads(page.scripts[0])
-    assert [row["keys"]["difference"] for row in table["rows"]] == [None, 0.0]
-    assert table["words"][-1].startswith("Difference: p: two-sided")
+    # Rows are sorted by the difference to the first base alone.
+    assert {row["cell"]: row["keys"]["difference"] for row in table["rows"]} == {
+        "better": 0.02, "sasrec": None, "ease": 0.0
+    }  # fmt: skip
+    assert table["words"][-1].startswith("Differences are paired by user")
 
 
 def test_the_page_says_by_which_command_each_seed_was_run() -> None:

@@ -12,11 +12,9 @@ import pytest
 from baselines.popularity import popularity
 from baselines.transitions import transitions
 from experiments import leaderboard
-from experiments.results.collect import collect, collect_comparisons, line_of, runs_below
-from experiments.results.comparisons import Compared, Comparisons, kept_comparisons
+from experiments.results.collect import collect, line_of, runs_below
 from experiments.results.lines import (
     FOLDER,
-    ResultLine,
     Value,
     file_of,
     read_lines,
@@ -37,8 +35,6 @@ from research.data.corpus import Corpus
 from research.errors import InputError
 from research.evaluation.variance_components import spread_of
 from research.public.study import study
-from research.report.build import report_of
-from research.studies.cells import grid, levels
 from tests.support.result_lines import LINE, PUBLISHED
 from tests.support.synthetic import markov_histories, write_histories
 
@@ -267,121 +263,6 @@ def test_a_mark_may_choose_cells_of_a_table() -> None:
         filled(page.replace("ease", "esae"), tables)
 
 
-def test_a_mark_may_ask_for_differences_to_a_cell() -> None:
-    lines = [LINE, replace(LINE, cell="ease", tokens=None), better_by(0.02)]
-    kept = against("sasrec", better=0.02, ease=0.0)
-    page = "<!-- results shop board against sasrec -->\n<!-- end -->\n"
-    text = filled(page, tables_of(lines, [], [kept]))
-    assert "| cell | seeds | HR@10 | NDCG@10 | NDCG@10 vs sasrec | p | seconds |" in text
-    assert "| better | seed 0 | .1000 ±.0196 | .0700 ±.0098 | +.0200 ±.0100 | .012† | 12 |" in text
-    assert "| sasrec | seed 0 | .1000 ±.0196 | .0500 ±.0098 |  |  | 12 |" in text
-    assert filled(text, tables_of(lines, [], [kept])) == text
-    with pytest.raises(InputError, match="cells with 'ease' is kept; there is with sasrec"):
-        filled(page.replace("sasrec", "ease"), tables_of(lines, [], [kept]))
-    with pytest.raises(InputError, match="effects of its factors is kept; there is with sasrec"):
-        filled(
-            page.replace("results", "effects").replace(" against sasrec", ""),
-            tables_of(lines, [], [kept]),
-        )
-
-
-def test_a_mark_may_ask_for_the_effects_of_factors() -> None:
-    effect = replace(against("sasrec", better=0.0201), base=None)
-    page = "<!-- effects shop board -->\n<!-- end -->\n"
-    text = filled(page, tables_of([LINE], [], [effect]))
-    assert "| effect | NDCG@10 | p |" in text
-    assert "| better | +.0201 ±.0100 | .012† |" in text
-
-
-def test_a_comparison_of_other_lines_is_refused() -> None:
-    lines = [LINE, better_by(0.02)]
-    tables_of(lines, [], [against("sasrec", better=0.02)])
-    for wrong in (
-        against("sasrec", better=0.021),
-        against("sasrec", other=0.02),
-        against("other", better=0.02),
-    ):
-        with pytest.raises(
-            InputError, match="is not of its lines; collect the study's folder again"
-        ):
-            tables_of(lines, [], [wrong])
-    # Of another study or data set: not of this table.
-    tables_of(lines, [], [replace(against("sasrec", other=0.5), study="other")])
-
-
-def test_seeds_are_paired_where_both_cells_are_trained() -> None:
-    lines = [LINE, better_by(0.04, cell="sasrec", seed=1), better_by(0.02)]
-    tables_of(lines, [], [against("sasrec", better=0.02)])
-    counted = [replace(line, tokens=None) if line.cell == "better" else line for line in lines]
-    tables_of(counted, [], [against("sasrec", better=0.0)])
-
-
-def test_a_studys_comparisons_are_kept_as_its_report_has_them(runs: Path, tmp_path: Path) -> None:
-    collect(runs_below(runs), tmp_path)
-    board = runs / "board"
-    assert collect_comparisons([board], ["transitions"], tmp_path) == [
-        "shop, board: 1 cells compared with popularity",
-        "shop, board: 1 cells compared with transitions",
-    ]
-    first, second = kept_comparisons(tmp_path)
-    assert (first.base, second.base) == ("popularity", "transitions")
-    figure = report_of(board).corpora[0].tables[0].figures("ndcg@10")["transitions"]
-    assert figure.comparison is not None
-    assert first.compared == (
-        Compared(
-            name="transitions",
-            difference=figure.comparison.difference,
-            low=figure.comparison.low,
-            high=figure.comparison.high,
-            p=figure.corrected or 0.0,
-            significant=figure.significant,
-        ),
-    )
-    assert second.compared[0].difference == pytest.approx(-first.compared[0].difference)
-    tables_of(read_lines(file_of("shop", tmp_path)), [], kept_comparisons(tmp_path))
-    written = (tmp_path / "comparisons.json").read_bytes()
-    collect_comparisons([board], folder=tmp_path)
-    assert (tmp_path / "comparisons.json").read_bytes() == written
-
-
-def test_effects_of_factors_are_kept(corpus: Corpus, tmp_path: Path) -> None:
-    crossed = grid(transitions(), {"ties": levels("evaluation.ties", ("expected", "mean"))})
-    study(crossed, str(corpus.folder), name="crossed", out=tmp_path, metrics=("ndcg@10",))
-    collect_comparisons([tmp_path / "crossed"], folder=tmp_path)
-    cells, effects = kept_comparisons(tmp_path)
-    assert [(cells.base, each.name) for each in cells.compared] == [("base", "ties=mean")]
-    assert [(effects.base, each.name) for each in effects.compared] == [
-        (None, "ties (mean vs expected)")
-    ]
-
-
-def test_cells_to_compare_with_need_a_study(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folder that was given is a study's"):
-        collect_comparisons([runs / "board" / "shop"], ["transitions"], tmp_path)
-    with pytest.raises(InputError, match=r"no cell 'transition'.*transitions"):
-        collect_comparisons([runs / "board"], ["transition"], tmp_path)
-
-
-def better_by(difference: float, *, cell: str = "better", seed: int = 0) -> ResultLine:
-    """A line whose NDCG@10 is above that of `LINE`."""
-    value = replace(LINE.metrics["ndcg@10"], mean=LINE.metrics["ndcg@10"].mean + difference)
-    return replace(LINE, cell=cell, seed=seed, metrics={**LINE.metrics, "ndcg@10": value})
-
-
-def against(base: str, **differences: float) -> Comparisons:
-    """Kept comparisons of cells with a base, by their differences."""
-    compared = [
-        Compared(
-            name=name, difference=value, low=value - 0.01, high=value + 0.01, p=0.0123,
-            significant=value > 0.01,
-        )
-        for name, value in differences.items()
-    ]  # fmt: skip
-    return Comparisons(
-        dataset="shop", study="board", base=base, metric="ndcg@10", compared=tuple(compared)
-    )
-
-
 def test_a_difference_beyond_two_standard_errors_needs_an_explanation() -> None:
     near = replace(PUBLISHED, figures={"hr@10": 0.119, "mrr": 0.5}, difference="")
     far = replace(PUBLISHED, figures={"hr@10": 0.121, "ndcg@10": 0.045}, difference="")
@@ -398,23 +279,6 @@ def test_all_kept_differences_are_explained() -> None:
 def test_a_picture_has_a_place_a_cell() -> None:
     axes = picture(table_of([LINE, replace(LINE, cell="ease")], [PUBLISHED])).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sasrec", "ease"]
-
-
-def test_a_picture_has_a_panel_of_differences_for_each_base() -> None:
-    lines = [LINE, better_by(0.02)]
-    effects = replace(against("sasrec", effect=0.5), base=None)
-    kept = [against("sasrec", better=0.02), against("better", sasrec=-0.02), effects]
-    _, *panels = picture(table_of(lines, [], kept)).axes
-    assert [panel.get_xlabel().splitlines()[0] for panel in panels] == [
-        "minus that of sasrec",
-        "minus that of better",
-    ]
-    # A line at 0, and a point with two caps for the cell that is compared.
-    assert [len(panel.lines) for panel in panels] == [4, 4]
-    points = [panel.lines[1] for panel in panels]
-    assert [point.get_xydata().tolist() for point in points] == [[[0.02, 1.0]], [[-0.02, 0.0]]]
-    # The first is significant, the second is not.
-    assert [point.get_markerfacecolor() for point in points] == ["#00796b", "white"]
 
 
 def test_two_tables_do_not_share_a_picture() -> None:

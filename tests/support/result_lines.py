@@ -1,9 +1,12 @@
-"""A line of results and a published figure of its cell, as small as they can be."""
+"""Lines of results, a published figure, and comparisons, as small as they can be."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from experiments.results.comparisons import Compared, Comparisons
 from experiments.results.lines import ResultLine, Value
-from experiments.results.tables import Published
+from experiments.results.tables import Published, Table, table_of
 from research.storage.records import Machine
 
 LINE = ResultLine(
@@ -37,3 +40,38 @@ PUBLISHED = Published(
     source="a log",
     difference="Other items.",
 )
+
+# Lines of three cells, and how two of them compare with `sasrec` and all with `better`.
+COMPARED_LINES = [
+    LINE,
+    replace(LINE, cell="ease", tokens=None),
+    replace(
+        LINE,
+        cell="better",
+        metrics={**LINE.metrics, "ndcg@10": Value(mean=0.07, standard_error=0.005)},
+    ),
+]
+
+
+def compared_to(name: str, difference: float, p: float) -> Compared:
+    """A comparison with an interval of .01 to either side."""
+    low, high = difference - 0.01, difference + 0.01
+    return Compared(name=name, difference=difference, low=low, high=high, p=p)
+
+
+COMPARISONS = Comparisons(
+    dataset="shop",
+    study="board",
+    metric="ndcg@10",
+    values={"sasrec/0": 0.05, "ease/0": 0.05, "better/0": 0.07},
+    against={
+        "sasrec": (compared_to("ease", 0.0, 1.0), compared_to("better", 0.02, 0.0123)),
+        "better": (compared_to("sasrec", -0.02, 0.0123),),
+    },
+    effects=(compared_to("users (.5 vs 1)", -0.03, 0.0004),),
+)
+
+
+def compared_table(comparisons: Comparisons = COMPARISONS) -> Table:
+    """The table of the lines above with comparisons."""
+    return table_of(COMPARED_LINES, [], comparisons)
