@@ -55,13 +55,16 @@ def published_objectives() -> dict[str, ObjectiveConfig]:
     }
 
 
-def corrected_objectives() -> dict[str, ObjectiveConfig]:
-    """The four pretraining objectives with published weights and masks, without the errors."""
+def corrected_objectives(factor: float = 1.0) -> dict[str, ObjectiveConfig]:
+    """The four pretraining objectives with published masks, without the errors.
+
+    Their weights are the published ones times `factor`.
+    """
     return {
-        "aap": AAPConfig(weight=0.2, corruption=MASKS),
-        "mip": MIPConfig(weight=1.0, corruption=MASKS),
-        "map": MAPConfig(weight=1.0, corruption=MASKS),
-        "sp": SPConfig(weight=0.5),
+        "aap": AAPConfig(weight=0.2 * factor, corruption=MASKS),
+        "mip": MIPConfig(weight=1.0 * factor, corruption=MASKS),
+        "map": MAPConfig(weight=1.0 * factor, corruption=MASKS),
+        "sp": SPConfig(weight=0.5 * factor),
     }
 
 

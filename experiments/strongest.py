@@ -1,12 +1,13 @@
 """How far does one plain encoder of width 64 come with any mixture of our objectives?
 
 One cell is tuned, by NDCG@10 on the validation part alone: blocks and their number, dropouts (one
-of the item table itself), the loss with its smoothing or cosines, a cloze objective beside the next
-item, weight decay, averaging of weights, and pretraining by S3-Rec's heads, which comes on top of
-the other epochs. Rows, batch, patience and width are fixed. Its first trial is SASRec under the
-full softmax; the winner is run with seeds 0 to 4, and the test part ranked once for each. The
-SASRec beside it has no trials: the comparison says how far the search came, not which model is
-better (`experiments.tuned_leaderboard` tunes models alike).
+of the item table itself), windows, the loss with its smoothing or cosines, cloze and CL4SRec's
+contrast beside the next item, S3-Rec's heads beside it or in a pretraining, which comes on top of
+the other epochs, how losses are combined, weight decay and averaging of weights. Batch, epochs,
+patience and width are fixed. Its first trial is SASRec under the full softmax; the winner is run
+with seeds 0 to 4, and the test part ranked once for each. The SASRec beside it has no trials: the
+comparison says how far the search came, not which model is better (`experiments.tuned_leaderboard`
+tunes models alike).
 
 Aims, HR@10 / NDCG@10 in the mean of five seeds, with the best published: Beauty .110 / .066 (.1058
 / .0629, one run; .1002 / .0610 as a mean of five), LastFM .098 / .056 (.0972 / .0556, one run).
@@ -30,6 +31,7 @@ from research.model.ligr import LiGR
 from research.model.transformer_block import BlockConfig, PostNorm, PreNorm
 from research.model.transformer_config import TransformerConfig
 from research.objectives.base import ObjectiveConfig
+from research.objectives.contrast import ContrastConfig
 from research.objectives.head import HeadConfig
 from research.objectives.losses import FullSoftmax
 from research.objectives.next_item import NextItemConfig
@@ -38,14 +40,18 @@ from research.studies.search import TPE, MedianPruner
 from research.studies.space import Trial, TunedCell, Value
 from research.studies.tuning import Tuning
 from research.training.averaging import ExponentialMovingAverage
+from research.training.combination import CombinationConfig, WeightedSum
 from research.training.config import StageConfig, ValidationConfig
 from research.training.optimizer import OptimizerConfig
 from research.training.schedule import ScheduleConfig
+from research.training.uncertainty import UncertaintyWeights
 
 ENCODER = TransformerConfig(length=50, width=64, layers=2, heads=2, feed_forward=256)
+# The rows of a stage, by name.
+WINDOWS: dict[str, WindowsConfig] = {"newest": LastItems(), "overlapping": Sliding()}
 
 
-def plain(rows: int, epochs: int, windows: WindowsConfig = LastItems()) -> RunConfig:
+def plain(rows: int, epochs: int, windows: str) -> RunConfig:
     """SASRec under the full softmax."""
     return RunConfig(
         encoder=ENCODER,
@@ -53,7 +59,7 @@ def plain(rows: int, epochs: int, windows: WindowsConfig = LastItems()) -> RunCo
             StageConfig(
                 name="finetune",
                 objectives={"next": NextItemConfig()},
-                windows=windows,
+                windows=WINDOWS[windows],
                 batches=BatchConfig(sequences_per_batch=rows),
                 epochs=epochs,
                 optimizer=OptimizerConfig(lr=1e-3),
@@ -86,15 +92,26 @@ def mixture(trial: Trial, base: RunConfig) -> RunConfig:
         head = HeadConfig(
             similarity="cosine", temperature=trial.log_uniform("temperature", 0.03, 0.2)
         )
-    next_item = NextItemConfig(loss=FullSoftmax(label_smoothing=smoothing), head=head)
-    objectives: dict[str, ObjectiveConfig] = {"next": next_item}
+    objectives: dict[str, ObjectiveConfig] = {
+        "next": NextItemConfig(loss=FullSoftmax(label_smoothing=smoothing), head=head)
+    }
     if trial.choice("cloze", ("no", "yes")) == "yes":
-        weight = trial.log_uniform("cloze_weight", 0.05, 1.0)
-        objectives["cloze"] = replace(CLOZE, weight=weight)
+        objectives["cloze"] = replace(CLOZE, weight=trial.log_uniform("cloze_weight", 0.05, 1.0))
+    if trial.choice("contrast", ("no", "yes")) == "yes":
+        weight = trial.log_uniform("contrast_weight", 0.01, 1.0)
+        objectives["contrast"] = ContrastConfig(weight=weight)
+    heads = trial.choice("heads", ("none", "pretraining", "beside"))
+    if heads == "beside":
+        objectives |= corrected_objectives(trial.log_uniform("heads_weight", 0.01, 1.0))
+    combination: CombinationConfig = WeightedSum()
+    if len(objectives) > 1 and trial.choice("combination", ("sum", "uncertainty")) != "sum":
+        combination = UncertaintyWeights()
     averaged = trial.choice("averaging", ("no", "EMA")) == "EMA"
     stage = replace(
         base.stages[0],
         objectives=objectives,
+        combination=combination,
+        windows=trial.choice("windows", WINDOWS),
         averaging=ExponentialMovingAverage(decay=0.99) if averaged else None,
         optimizer=OptimizerConfig(
             lr=trial.log_uniform("lr", 3e-4, 5e-3),
@@ -103,19 +120,22 @@ def mixture(trial: Trial, base: RunConfig) -> RunConfig:
         ),
     )
     stages: tuple[StageConfig, ...] = (stage,)
-    if trial.choice("pretraining", ("no", "yes")) == "yes":
-        heads = pretraining(corrected_objectives(), 60)
-        stages = (replace(heads, windows=stage.windows), stage)
+    if heads == "pretraining":
+        pretrain = pretraining(corrected_objectives(), 60)
+        stages = (replace(pretrain, windows=stage.windows), stage)
     items = ItemTableConfig(dropout=trial.uniform("table_dropout", 0.0, 0.5))
     return replace(base, encoder=encoder, stages=stages, items=items)
 
 
-def tuning_of(name: str, corpus: str, base: RunConfig, trials: int) -> Tuning:
-    """The search on one corpus, and SASRec as it stands."""
+def tuning_of(
+    name: str, corpus: str, *, rows: int, epochs: int, windows: str, trials: int
+) -> Tuning:
+    """The search on one corpus, and SASRec as it stands, which is its first trial."""
+    base = plain(rows, epochs, windows)
     first: dict[str, Value] = {
         "block": "post-norm", "layers": 2, "dropout": 0.5, "attention": 0.5, "table_dropout": 0.0,
-        "smoothing": 0.0, "scores": "products", "cloze": "no", "averaging": "no", "lr": 1e-3,
-        "weight_decay": 1e-6, "rate": "constant", "pretraining": "no",
+        "smoothing": 0.0, "scores": "products", "cloze": "no", "contrast": "no", "heads": "none",
+        "averaging": "no", "windows": windows, "lr": 1e-3, "weight_decay": 1e-6, "rate": "constant",
     }  # fmt: skip
     cell = TunedCell(base=base, space=lambda trial: mixture(trial, base), first=first)
     return Tuning(
@@ -136,9 +156,14 @@ def tuning_of(name: str, corpus: str, base: RunConfig, trials: int) -> Tuning:
 
 def tuning() -> Tuning:
     """Amazon Beauty."""
-    return tuning_of("strongest-beauty", "data/corpora/Beauty", plain(256, 60), trials=24)
+    return tuning_of(
+        "strongest-beauty", "data/corpora/Beauty", rows=256, epochs=60, windows="newest", trials=24
+    )
 
 
 def lastfm() -> Tuning:
-    """LastFM, on overlapping windows."""
-    return tuning_of("strongest-lastfm", "data/corpora/LastFM", plain(64, 90, Sliding()), trials=32)
+    """LastFM."""
+    return tuning_of(
+        "strongest-lastfm", "data/corpora/LastFM", rows=64, epochs=90, windows="overlapping",
+        trials=40,
+    )  # fmt: skip
