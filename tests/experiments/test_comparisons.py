@@ -11,7 +11,13 @@ import pytest
 from baselines.item_knn import item_knn
 from baselines.popularity import popularity
 from baselines.transitions import transitions
-from experiments.results.collect import collect, collect_comparisons, main, runs_below
+from experiments.results.collect import (
+    collect,
+    collect_comparisons,
+    main,
+    runs_below,
+    studies_below,
+)
 from experiments.results.comparisons import Compared, keep, kept_comparisons
 from experiments.results.lines import FOLDER, ResultLine, file_of, read_lines
 from experiments.results.pages import filled
@@ -23,6 +29,8 @@ from research.overrides import replace_fields
 from research.public.study import study
 from research.report.build import report_of
 from research.runs.config import RunConfig
+from research.storage.records import StudyRecord
+from research.storage.tuning_records import TRIALS, TuningRecord
 from research.studies.cells import grid, levels
 from tests.support.result_lines import COMPARED_LINES, COMPARISONS, LINE, compared_table
 from tests.support.synthetic import markov_histories, write_histories
@@ -156,6 +164,14 @@ def test_an_unfinished_study_is_named_and_the_others_are_kept(
     assert f"{runs}/begun: nothing is compared: {runs}/begun has no finished run" in told
     assert "bikes, board: 2 of 2 other cells compared with transitions" in told
     assert list(kept_comparisons(lines)) == [("bikes", "board"), ("shop", "board")]
+
+
+def test_the_trials_of_a_tuning_are_no_study_of_their_own(tmp_path: Path) -> None:
+    for name in ("tuned", f"tuned{TRIALS}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / StudyRecord.FILE).touch()
+    (tmp_path / "tuned" / TuningRecord.FILE).touch()
+    assert studies_below([tmp_path]) == [tmp_path / "tuned"]
 
 
 def test_comparisons_have_the_name_of_the_studys_folder(board: Path, tmp_path: Path) -> None:
