@@ -71,6 +71,7 @@ def picture(table: Table, metric: str = "ndcg@10") -> Figure:
 def draw_differences(axes: Axes, cells: Iterable[Compared], heights: Mapping[str, int]) -> None:
     """The differences of cells to a base, each at its height; hollow where not significant."""
     axes.axvline(0.0, color="#757575", linewidth=1)
+    axes.locator_params(axis="x", nbins=4)
     for cell in cells:
         # By rounding, an end may lie on the other side of the mean.
         sides = [max(0.0, cell.difference - cell.low)], [max(0.0, cell.high - cell.difference)]
