@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 SHOWN = (
     "experiments/report.png",
     "experiments/benchmark.svg",
+    "experiments/results/LastFM-objectives-lastfm.svg",
     "experiments/results/leaderboard.html",
+    "experiments/results/objectives-lastfm.html",
 )
 # Pages of the site by the paths that the project's texts call them by.
 ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
