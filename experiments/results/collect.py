@@ -187,8 +187,8 @@ def collect_comparisons(
     return messages
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Collect the runs of the folders that the command line names."""
+def main(arguments: Sequence[str], folder: Path = FOLDER) -> None:
+    """Collect into `folder` the runs of the folders that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.results.collect", description="Keep what finished runs show."
     )
@@ -202,10 +202,10 @@ def main(arguments: Sequence[str]) -> None:
     )
     parsed = parser.parse_args(arguments)
     try:
-        runs = [run for folder in parsed.folders for run in runs_below(folder)]
-        print("\n".join(collect(runs)))
+        runs = [run for below in parsed.folders for run in runs_below(below)]
+        print("\n".join(collect(runs, folder)))
         for study in studies_below(parsed.folders):
-            print("\n".join(collect_comparisons(study, parsed.against)))
+            print("\n".join(collect_comparisons(study, parsed.against, folder)))
     except InputError as error:
         raise SystemExit(str(error)) from error
 

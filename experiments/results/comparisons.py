@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.results.lines import FOLDER
 from research.config import record_from_json, record_to_json
-from research.evaluation.statistics import Comparison
+from research.evaluation.statistics import Comparison, is_significant
 from research.report.build import report_of
 from research.report.schema import LEVEL, CorpusPart, ProtocolTable
 from research.storage.json_files import read_json, write_json
@@ -41,7 +41,7 @@ class Compared:
     @property
     def significant(self) -> bool:
         """Whether p is below 0.05 and the interval leaves out 0, as in a report."""
-        return self.p < LEVEL and (self.low > 0.0 or self.high < 0.0)
+        return is_significant(self.p, self.low, self.high, LEVEL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from research.config import record_from_json
 from research.errors import InputError
 from research.evaluation.protocol import differing_fields
 from research.evaluation.variance_components import Spread
-from research.report.formatting import short_decimal, with_interval
+from research.report.formatting import short_decimal, short_p_of, with_interval
 from research.report.schema import DAGGER
 from research.storage.json_files import read_json
 from research.storage.untrusted import printable
@@ -370,8 +370,7 @@ def difference_texts(compared: Compared | None) -> tuple[str, str]:
         compared.high,
         signed=True,
     )
-    p = "<.001" if compared.p < 0.001 else short_decimal(compared.p, 3)
-    return size, f"{p}{DAGGER if compared.significant else ''}"
+    return size, f"{short_p_of(compared.p)}{DAGGER if compared.significant else ''}"
 
 
 def markdown_lines(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

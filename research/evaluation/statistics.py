@@ -74,7 +74,12 @@ class Comparison:
 
     def significant(self, p_corrected: float, alpha: float = 0.05) -> bool:
         """Whether the corrected p-value is below `alpha` and the interval excludes 0."""
-        return p_corrected < alpha and (self.low > 0.0 or self.high < 0.0)
+        return is_significant(p_corrected, self.low, self.high, alpha)
+
+
+def is_significant(p_corrected: float, low: float, high: float, alpha: float) -> bool:
+    """Whether a corrected p-value is below `alpha` and the interval excludes 0."""
+    return p_corrected < alpha and (low > 0.0 or high < 0.0)
 
 
 def estimate(

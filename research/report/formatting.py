@@ -108,6 +108,11 @@ def p_of(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def short_p_of(value: float | None) -> str:
+    """`p_of` without the zero before its point: `.033`, `<.001`."""
+    return p_of(value).replace("0.", ".", 1)
+
+
 def seconds_of(cost: Cost) -> str:
     """Mean training time in seconds; empty when no run has finished."""
     return "" if cost.seconds is None else f"{cost.seconds:,.1f}"

@@ -17,6 +17,7 @@ from research.report.formatting import (
     p_of,
     seconds_of,
     seeds_of,
+    short_p_of,
     shortened_name,
     smallest_of,
     smallest_text,
@@ -194,7 +195,7 @@ def compared_of(row: Row, metric: str) -> tuple[str, str]:
     dagger = DAGGER if figure.significant else " "
     # The zero before the point is dropped, so that the table fits into 80 columns.
     difference = difference_of(figure.comparison, stacked=True).replace("0.", ".", 1)
-    return difference, f"{p_of(figure.corrected).replace('0.', '.', 1)}{dagger}"
+    return difference, f"{short_p_of(figure.corrected)}{dagger}"
 
 
 def effects_table(report: Report, factorial: Factorial) -> Table:

@@ -19,8 +19,8 @@ from experiments.results.collect import (
     studies_below,
 )
 from experiments.results.comparisons import Compared, keep, kept_comparisons
-from experiments.results.lines import FOLDER, ResultLine, file_of, read_lines
-from experiments.results.pages import filled
+from experiments.results.lines import ResultLine, file_of, read_lines
+from experiments.results.pages import filled, kept_tables
 from experiments.results.pictures import picture
 from experiments.results.tables import effects_markdown, markdown, table_of, tables_of
 from research.data.corpus import Corpus
@@ -150,16 +150,14 @@ def test_effects_of_factors_are_kept_and_go_with_a_lost_cell(
 
 
 def test_an_unfinished_study_is_named_and_the_others_are_kept(
-    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs, lines = tmp_path / "runs", tmp_path / "lines"
     shutil.copytree(board, runs / "board")
     shutil.copytree(board, runs / "begun")
     for summary in (runs / "begun").rglob("summary.json"):
         summary.unlink()
-    for function in (collect, collect_comparisons):
-        monkeypatch.setattr(function, "__defaults__", (*function.__defaults__[:-1], lines))
-    main([str(runs), "--against", "transitions"])
+    main([str(runs), "--against", "transitions"], lines)
     told = capsys.readouterr().out
     assert f"{runs}/begun: nothing is compared: {runs}/begun has no finished run" in told
     assert "bikes, board: 2 of 2 other cells compared with transitions" in told
@@ -267,9 +265,7 @@ def test_an_interval_that_ends_at_the_mean_but_for_rounding_is_drawn() -> None:
 
 
 def test_kept_comparisons_are_of_kept_lines() -> None:
-    lines = [line for path in sorted(FOLDER.glob("*.jsonl")) for line in read_lines(path)]
-    tables = tables_of(lines, [], kept_comparisons())
-    kept = [table for table in tables if table.comparisons is not None]
+    kept = [table for table in kept_tables() if table.comparisons is not None]
     assert len(kept) == len(kept_comparisons()) > 0
 
 

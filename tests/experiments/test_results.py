@@ -13,13 +13,7 @@ from baselines.popularity import popularity
 from baselines.transitions import transitions
 from experiments import leaderboard
 from experiments.results.collect import collect, line_of, runs_below
-from experiments.results.lines import (
-    FOLDER,
-    Value,
-    file_of,
-    read_lines,
-    write_lines,
-)
+from experiments.results.lines import FOLDER, Value, file_of, read_lines, write_lines
 from experiments.results.pages import filled, kept_tables, written
 from experiments.results.pictures import picture, pictures
 from experiments.results.tables import (

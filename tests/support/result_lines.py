@@ -41,7 +41,7 @@ PUBLISHED = Published(
     difference="Other items.",
 )
 
-# Lines of three cells, and how two of them compare with `sasrec` and all with `better`.
+# Lines of the three cells that `COMPARISONS` are of.
 COMPARED_LINES = [
     LINE,
     replace(LINE, cell="ease", tokens=None),
