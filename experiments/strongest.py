@@ -4,10 +4,10 @@ One cell is tuned, by NDCG@10 on the validation part alone: blocks and their num
 of the item table itself), windows, the loss with its smoothing or cosines, cloze and CL4SRec's
 contrast beside the next item, S3-Rec's heads beside it or in a pretraining, which comes on top of
 the other epochs, how losses are combined, weight decay and averaging of weights. Batch, epochs,
-patience and width are fixed. Its first trial is SASRec under the full softmax; the winner is run
-with seeds 0 to 4, and the test part ranked once for each. The SASRec beside it has no trials: the
-comparison says how far the search came, not which model is better (`experiments.tuned_leaderboard`
-tunes models alike).
+patience and width are fixed. Its first trial is SASRec under the full softmax; two trials run at a
+time. The winner is run with seeds 0 to 4, and the test part ranked once for each. The SASRec beside
+it has no trials: the comparison says how far the search came, not which model is better
+(`experiments.tuned_leaderboard` tunes models alike).
 
 Aims, HR@10 / NDCG@10 in the mean of five seeds, with the best published: Beauty .110 / .066 (.1058
 / .0629, one run; .1002 / .0610 as a mean of five), LastFM .098 / .056 (.0972 / .0556, one run).
@@ -146,6 +146,7 @@ def tuning_of(
         corpora=(corpus,),
         trials=trials,
         trial_length=1 / 3,
+        at_once=2,
         sampler=TPE(startup_trials=10),
         pruner=MedianPruner(startup_trials=5, startup_epochs=8),
         seed=5,
