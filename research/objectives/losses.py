@@ -8,6 +8,7 @@ A further loss is a config in a file of its own, as `research/objectives/in_batc
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
@@ -381,9 +382,14 @@ class SampledSoftmax(SampledLossConfig):
 class BinaryCrossEntropy(SampledLossConfig):
     """-log sigmoid(s+) - sum_j log(1 - sigmoid(s_j)) (SASRec eq. 6, there with one negative)."""
 
+    balanced: bool = False
+    """Whether log(1 / N) is added to every score, so that equal scores are pulled up by the target
+    as much as down by its N negatives (`balance`). Ranking does without it."""
+
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
         """Scalar: the sum over P of the loss."""
-        return F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
+        added = balance(1.0, self.number) if self.balanced else 0.0
+        return F.softplus(-positive_P - added).sum() + F.softplus(negative_PN + added).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,6 +401,8 @@ class GeneralizedBCE(SampledLossConfig):
     """N, the number of negatives for each target."""
     calibration: float = 0.75
     """t in [0, 1]: 0 is plain BCE (but for the mean over terms), 1 is fully calibrated."""
+    balanced: bool = False
+    """Whether log(beta / N) is added to every score, as in `BinaryCrossEntropy`."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -405,8 +413,21 @@ class GeneralizedBCE(SampledLossConfig):
         """Scalar: the sum over P of the loss."""
         share = self.number / (num_items - 1)
         beta = share * (self.calibration * (1 - 1 / share) + 1 / share)
-        total = beta * F.softplus(-positive_P).sum() + F.softplus(negative_PN).sum()
-        return total / (self.number + 1)
+        added = balance(beta, self.number) if self.balanced else 0.0
+        positive = beta * F.softplus(-positive_P - added).sum()
+        return (positive + F.softplus(negative_PN + added).sum()) / (self.number + 1)
+
+
+def balance(weight: float, number: int) -> float:
+    """log(w / N): added to equal scores, it makes the pulls of a binary cross-entropy cancel.
+
+    A target of weight w pulls its score up by w (1 - sigmoid), each of its N negatives its own down
+    by sigmoid. At scores of 0, where training begins, negatives pull N / w times as hard, and a
+    model without biases can only follow by giving states and items a direction in common: it ranks
+    by popularity for thousands of steps (docs/pitfalls.md, "negatives outweigh the target at the
+    start"). The initial bias of rare classes by Lin et al. 2017 (RetinaNet, section 3.3) is alike.
+    """
+    return math.log(weight / number)
 
 
 @dataclass(frozen=True, kw_only=True)

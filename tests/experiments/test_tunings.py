@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from experiments import less_data, objectives, strongest, temporal, tuned_leaderboard
+from experiments import balanced, less_data, objectives, strongest, temporal, tuned_leaderboard
 from research.data.windows import EveryPrefix
 from research.model.transformer_config import TransformerConfig
+from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.studies.space import Distribution, TunedCell, Value, check_space, given_first, run_of
 from research.studies.tuning import Tuning
@@ -104,3 +105,15 @@ def test_pretraining_under_a_cut_and_with_less_data_is_the_same_as_in_the_ablati
     cut = temporal.study().cells["s3rec"].stages
     assert cut[0].objectives == pretrained.objectives
     assert sum(stage.tokens or 0 for stage in cut) == temporal.BUDGET.amount
+
+
+def test_balance_and_calibration_are_all_that_differs_between_four_runs_of_gsasrec() -> None:
+    study = balanced.study()
+    loss = "stages.0.objectives.next.loss"
+    for cell, levels in study.cells.levels.items():
+        changes = {
+            f"{loss}.calibration": float(levels["calibration"]),
+            f"{loss}.balanced": levels["balanced"] == "yes",
+        }
+        assert study.cells[cell] == replace_fields(study.cells["gsasrec"], changes)
+    assert study.cells["gsasrec"].stages[0].steps == balanced.STEPS

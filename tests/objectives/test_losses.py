@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,6 +40,37 @@ def test_gbce_by_hand() -> None:
     # alpha = 2/10; beta = 0.2 (0.75 (1 - 5) + 5) = 0.4; three terms are averaged.
     expected = (0.4 * 0.6931472 + 1.3132617 + 0.3132617) / 3
     assert loss.item() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("config", "weight"),
+    [(BinaryCrossEntropy(number=2), 1.0), (GeneralizedBCE(number=2, calibration=0.75), 0.4)],
+)
+def test_a_balanced_loss_is_that_of_shifted_scores(
+    config: BinaryCrossEntropy | GeneralizedBCE, weight: float
+) -> None:
+    shift = math.log(weight / 2)
+    expected = config.of_scores(RIGHT + shift, WRONG + shift, 11)
+    assert replace(config, balanced=True).of_scores(RIGHT, WRONG, 11).item() == pytest.approx(
+        expected.item(), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("score", [0.0, -1.0, 2.0])
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy, GeneralizedBCE])
+def test_equal_scores_are_pulled_up_as_much_as_down_only_at_0_and_when_balanced(
+    loss: type[BinaryCrossEntropy] | type[GeneralizedBCE], score: float
+) -> None:
+    def pull(config: BinaryCrossEntropy | GeneralizedBCE) -> float:
+        """The derivative of the loss when all scores rise together."""
+        common = torch.tensor(score, dtype=torch.float64, requires_grad=True)
+        config.of_scores(common.expand(3), common.expand(3, 16), 100).backward()
+        assert common.grad is not None
+        return common.grad.item()
+
+    balanced = pull(loss(number=16, balanced=True))
+    assert balanced == pytest.approx(0.0, abs=1e-12) if score == 0.0 else balanced * score > 0.0
+    assert pull(loss(number=16)) > 0.0
 
 
 @pytest.mark.parametrize(("calibration", "beta"), [(0.0, 1.0), (1.0, 0.2), (0.5, 0.6)])
