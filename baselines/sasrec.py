@@ -132,7 +132,9 @@ def gsasrec() -> RunConfig:
 
     As in its authors' code, negatives are drawn from all items and positives are not rejected. That
     code's epochs end after 100 batches and its patience is 200 of them; ours is 20 full epochs. It
-    draws embeddings from N(0, 1), as torch does; here they have a standard deviation of 0.02.
+    draws embeddings from N(0, 1), as torch does; here they have a standard deviation of 0.02. It
+    ranks by popularity for its first thousand steps and more; `prior_shift` of the loss ends that
+    (docs/pitfalls.md, "negatives outweigh the target").
     """
     return RunConfig(
         corpus="ml-1m",

@@ -227,6 +227,9 @@ class SampledLossConfig(ItemLossConfig):
     share: Literal["token", "sequence"] = "token"
     """Whether each token draws its own negatives or all tokens of a sequence share them."""
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     @property
     def subtracts_log_q(self) -> bool:
         """Whether log q, q being an item's draw probability, is subtracted from its score."""
@@ -345,7 +348,7 @@ class SampledSoftmax(SampledLossConfig):
     out. q does not know what `negatives.exclude` leaves out."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         check_corrected(self.corrected, self.log_q)
 
     @property
@@ -382,14 +385,15 @@ class SampledSoftmax(SampledLossConfig):
 class BinaryCrossEntropy(SampledLossConfig):
     """-log sigmoid(s+) - sum_j log(1 - sigmoid(s_j)) (SASRec eq. 6, there with one negative)."""
 
-    balanced: bool = False
-    """Whether log(1 / N) is added to every score, so that equal scores are pulled up by the target
-    as much as down by its N negatives (`balance`). Ranking does without it."""
+    prior_shift: bool = False
+    """Whether the loss is of scores + log(1 / N), the logit of the share of targets among what is
+    scored, so that at scores of 0, near which training begins, the gradients of the target and of
+    its N negatives cancel. Rankings are the same; with one negative the shift is 0."""
 
     def of_scores(self, positive_P: Tensor, negative_PN: Tensor, num_items: int) -> Tensor:
         """Scalar: the sum over P of the loss."""
-        added = balance(1.0, self.number) if self.balanced else 0.0
-        return F.softplus(-positive_P - added).sum() + F.softplus(negative_PN + added).sum()
+        shift = prior_logit(1.0, self.number) if self.prior_shift else 0.0
+        return F.softplus(-positive_P - shift).sum() + F.softplus(negative_PN + shift).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,11 +405,12 @@ class GeneralizedBCE(SampledLossConfig):
     """N, the number of negatives for each target."""
     calibration: float = 0.75
     """t in [0, 1]: 0 is plain BCE (but for the mean over terms), 1 is fully calibrated."""
-    balanced: bool = False
-    """Whether log(beta / N) is added to every score, as in `BinaryCrossEntropy`."""
+    prior_shift: bool = False
+    """Whether the loss is of scores + log(beta / N); see `BinaryCrossEntropy`. Without it training
+    begins with a long time at popularity (docs/pitfalls.md, "negatives outweigh the target")."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         if not 0.0 <= self.calibration <= 1.0:
             raise InputError(f"loss.calibration is {self.calibration}; gBCE's t must be in [0, 1]")
 
@@ -413,19 +418,18 @@ class GeneralizedBCE(SampledLossConfig):
         """Scalar: the sum over P of the loss."""
         share = self.number / (num_items - 1)
         beta = share * (self.calibration * (1 - 1 / share) + 1 / share)
-        added = balance(beta, self.number) if self.balanced else 0.0
-        positive = beta * F.softplus(-positive_P - added).sum()
-        return (positive + F.softplus(negative_PN + added).sum()) / (self.number + 1)
+        shift = prior_logit(beta, self.number) if self.prior_shift else 0.0
+        positive = beta * F.softplus(-positive_P - shift).sum()
+        return (positive + F.softplus(negative_PN + shift).sum()) / (self.number + 1)
 
 
-def balance(weight: float, number: int) -> float:
-    """log(w / N): added to equal scores, it makes the pulls of a binary cross-entropy cancel.
+def prior_logit(weight: float, number: int) -> float:
+    """log(w / N): the logit of w / (w + N), the prior of a target of weight w beside N negatives.
 
-    A target of weight w pulls its score up by w (1 - sigmoid), each of its N negatives its own down
-    by sigmoid. At scores of 0, where training begins, negatives pull N / w times as hard, and a
-    model without biases can only follow by giving states and items a direction in common: it ranks
-    by popularity for thousands of steps (docs/pitfalls.md, "negatives outweigh the target at the
-    start"). The initial bias of rare classes by Lin et al. 2017 (RetinaNet, section 3.3) is alike.
+    A binary cross-entropy of one score s for all has the gradient N sigmoid(s) - w (1 - sigmoid(s))
+    in s, which is 0 at this s. At 0, near which scores begin, it is (N - w) / 2, and without a bias
+    a model can only follow it by a direction that states and items have in common. Biases of rare
+    classes begin at the logit of their prior in Lin et al. 2017 (RetinaNet, sections 3.3 and 4.1).
     """
     return math.log(weight / number)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments import balanced, less_data, objectives, strongest, temporal, tuned_leaderboard
+from experiments import less_data, objectives, prior_shift, strongest, temporal, tuned_leaderboard
 from research.data.windows import EveryPrefix
 from research.model.transformer_config import TransformerConfig
 from research.overrides import replace_fields
@@ -107,13 +107,17 @@ def test_pretraining_under_a_cut_and_with_less_data_is_the_same_as_in_the_ablati
     assert sum(stage.tokens or 0 for stage in cut) == temporal.BUDGET.amount
 
 
-def test_balance_and_calibration_are_all_that_differs_between_four_runs_of_gsasrec() -> None:
-    study = balanced.study()
+def test_prior_shift_and_calibration_are_all_that_differs_between_four_runs_of_gsasrec() -> None:
+    study = prior_shift.study()
     loss = "stages.0.objectives.next.loss"
+    assert len(study.cells) == 4
     for cell, levels in study.cells.levels.items():
         changes = {
             f"{loss}.calibration": float(levels["calibration"]),
-            f"{loss}.balanced": levels["balanced"] == "yes",
+            f"{loss}.prior_shift": levels["prior_shift"] == "yes",
         }
         assert study.cells[cell] == replace_fields(study.cells["gsasrec"], changes)
-    assert study.cells["gsasrec"].stages[0].steps == balanced.STEPS
+    stage = study.cells["gsasrec"].stages[0]
+    assert (stage.steps, stage.optimizer.lr) == (prior_shift.STEPS, 1e-3)
+    assert stage.validation is not None
+    assert stage.validation.patience is None

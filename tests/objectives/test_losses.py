@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -42,35 +39,50 @@ def test_gbce_by_hand() -> None:
     assert loss.item() == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("config", "weight"),
-    [(BinaryCrossEntropy(number=2), 1.0), (GeneralizedBCE(number=2, calibration=0.75), 0.4)],
-)
-def test_a_balanced_loss_is_that_of_shifted_scores(
-    config: BinaryCrossEntropy | GeneralizedBCE, weight: float
-) -> None:
-    shift = math.log(weight / 2)
-    expected = config.of_scores(RIGHT + shift, WRONG + shift, 11)
-    assert replace(config, balanced=True).of_scores(RIGHT, WRONG, 11).item() == pytest.approx(
-        expected.item(), abs=1e-12
-    )
+def test_binary_cross_entropy_with_a_prior_shift_by_hand() -> None:
+    loss = BinaryCrossEntropy(number=2, prior_shift=True).of_scores(RIGHT, WRONG, 11)
+    # The scores are less by log 2, so that e^s is halved:
+    # log(1 + 2) + log(1 + e/2) + log(1 + 1/(2e))
+    assert loss.item() == pytest.approx(1.0986123 + 0.8582975 + 0.1688476, abs=1e-7)
 
 
-@pytest.mark.parametrize("score", [0.0, -1.0, 2.0])
+def test_gbce_with_a_prior_shift_by_hand() -> None:
+    config = GeneralizedBCE(number=2, calibration=0.75, prior_shift=True)
+    # beta is 0.4 as above, and e^s a fifth: log(1 + 5), log(1 + e/5), log(1 + 1/(5e)).
+    expected = (0.4 * 1.7917595 + 0.4341539 + 0.0709950) / 3
+    assert config.of_scores(RIGHT, WRONG, 11).item() == pytest.approx(expected, abs=1e-7)
+
+
+def gradient_of_a_common_score(config: BinaryCrossEntropy | GeneralizedBCE, score: float) -> float:
+    """The derivative of the loss in one score that targets and negatives share."""
+    common = torch.tensor(score, dtype=torch.float64, requires_grad=True)
+    config.of_scores(common.expand(3), common.expand(3, config.number), 100).backward()
+    assert common.grad is not None
+    return common.grad.item()
+
+
 @pytest.mark.parametrize("loss", [BinaryCrossEntropy, GeneralizedBCE])
-def test_equal_scores_are_pulled_up_as_much_as_down_only_at_0_and_when_balanced(
-    loss: type[BinaryCrossEntropy] | type[GeneralizedBCE], score: float
+def test_with_a_prior_shift_the_gradient_of_a_common_score_is_0_at_0(
+    loss: type[BinaryCrossEntropy] | type[GeneralizedBCE],
 ) -> None:
-    def pull(config: BinaryCrossEntropy | GeneralizedBCE) -> float:
-        """The derivative of the loss when all scores rise together."""
-        common = torch.tensor(score, dtype=torch.float64, requires_grad=True)
-        config.of_scores(common.expand(3), common.expand(3, 16), 100).backward()
-        assert common.grad is not None
-        return common.grad.item()
+    shifted = loss(number=16, prior_shift=True)
+    assert gradient_of_a_common_score(shifted, -1.0) < 0.0
+    assert gradient_of_a_common_score(shifted, 0.0) == pytest.approx(0.0, abs=1e-12)
+    assert gradient_of_a_common_score(shifted, 1.0) > 0.0
 
-    balanced = pull(loss(number=16, balanced=True))
-    assert balanced == pytest.approx(0.0, abs=1e-12) if score == 0.0 else balanced * score > 0.0
-    assert pull(loss(number=16)) > 0.0
+
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy, GeneralizedBCE])
+def test_without_a_prior_shift_many_negatives_push_a_common_score_down_at_0(
+    loss: type[BinaryCrossEntropy] | type[GeneralizedBCE],
+) -> None:
+    assert gradient_of_a_common_score(loss(number=16), 0.0) > 0.0
+
+
+def test_a_sampled_loss_checks_its_fields_when_it_is_made() -> None:
+    with pytest.raises(InputError, match="prior_shift"):
+        BinaryCrossEntropy(prior_shift="no")
+    with pytest.raises(InputError, match="number"):
+        BayesianPersonalizedRanking(number=1.5)
 
 
 @pytest.mark.parametrize(("calibration", "beta"), [(0.0, 1.0), (1.0, 0.2), (0.5, 0.6)])
@@ -98,7 +110,7 @@ def test_bpr_of_squashed_scores_by_hand() -> None:
 def test_squashed_scores_bound_the_loss(right: float, expected: float) -> None:
     config = BayesianPersonalizedRanking(inner_sigmoid=True)
     loss = config.of_scores(torch.tensor([right]), torch.tensor([[-right]]), 11)
-    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert loss.item() == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("calibration", [-0.1, 1.5])

@@ -57,9 +57,9 @@ CASES: dict[str, ObjectiveConfig] = {
         loss=BinaryCrossEntropy(number=3, negatives=FREE), head=HeadConfig(table="own", bias=True)
     ),
     "next, BCE, shared": NextItemConfig(loss=BinaryCrossEntropy(number=2, share="sequence")),
-    "next, BCE, balanced": NextItemConfig(loss=BinaryCrossEntropy(number=3, balanced=True)),
+    "next, BCE, prior shift": NextItemConfig(loss=BinaryCrossEntropy(number=3, prior_shift=True)),
     "next, gBCE": NextItemConfig(loss=GeneralizedBCE(number=4, calibration=0.75)),
-    "next, gBCE, balanced": NextItemConfig(loss=GeneralizedBCE(number=4, balanced=True)),
+    "next, gBCE, prior shift": NextItemConfig(loss=GeneralizedBCE(number=4, prior_shift=True)),
     "next, gBCE, shared": NextItemConfig(loss=GeneralizedBCE(number=4, share="sequence")),
     "next, BPR": NextItemConfig(loss=BayesianPersonalizedRanking(number=2)),
     "next, BPR, shared": NextItemConfig(

@@ -193,14 +193,14 @@ def item_loss(
         return -torch.log(torch.exp(corrected[0]) / sum(torch.exp(each) for each in corrected))
     wrong = [scores[item] for item in negatives]
     if isinstance(config, BinaryCrossEntropy):  # SASRec, eq. 6
-        if config.balanced:
+        if config.prior_shift:
             right, *wrong = [score - math.log(len(negatives)) for score in (right, *wrong)]
         return -log_sigmoid(right) - sum(log_sigmoid(-score) for score in wrong)
     if isinstance(config, GeneralizedBCE):  # gSASRec, eq. 11-13
         alpha = len(negatives) / (len(scores) - 1)
         t = config.calibration
         beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
-        if config.balanced:  # equal scores of log(beta / N) have no gradient in common
+        if config.prior_shift:  # the logit of the prior
             right, *wrong = [score + math.log(beta / len(negatives)) for score in (right, *wrong)]
         terms = [beta * log_sigmoid(right), *(log_sigmoid(-score) for score in wrong)]
         return -sum(terms) / (len(negatives) + 1)
