@@ -6,6 +6,7 @@ that it ranked, and `show` and reports write them beside the figures.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,19 +62,32 @@ def questions_record(
     )
 
 
-def questions_line(record: QuestionsRecord) -> str:
-    """What a reader of a part's figures must know of its questions, as a phrase."""
+def questions_line(*records: QuestionsRecord) -> str:
+    """What a reader of a part's figures must know of its questions, as a phrase.
 
-    def share(count: int) -> str:
-        return percent(share_of(count, record.questions))
+    Of several records, of runs of one cell on one corpus, numbers are told from the least to the
+    greatest: what is trained on may differ by the seed.
+    """
 
-    phrases = [f"{record.questions:,} held-out items"]
-    if record.tied is None or record.before_training_end is None:
+    def span(numbers: Sequence[float], text: Callable[[float], str]) -> str:
+        low, high = text(min(numbers)), text(max(numbers))
+        return high if low == high else f"{low} to {high}"
+
+    def shares(counts: Sequence[int]) -> str:
+        pairs = zip(counts, records)
+        return span([share_of(count, record.questions) for count, record in pairs], percent)
+
+    numbers = span([record.questions for record in records], lambda number: f"{number:,}")
+    phrases = [f"{numbers} held-out items"]
+    tied = [record.tied for record in records if record.tied is not None]
+    early = [each.before_training_end for each in records if each.before_training_end is not None]
+    if not tied or not early:
         phrases.append("no times, so that the order of the file is that of time")
     else:
-        order = "finer times decide" if record.finer_times else "the order of the file decides"
+        order = "finer times decide" if records[0].finer_times else "the order of the file decides"
         phrases += [
-            f"{share(record.tied)} with the time of the item before them ({order})",
-            f"{share(record.before_training_end)} older than the newest training event",
+            f"{shares(tied)} with the time of the item before them ({order})",
+            f"{shares(early)} older than the newest training event",
         ]
-    return "; ".join([*phrases, f"{share(record.unseen)} of items that no training event has"])
+    unseen = shares([record.unseen for record in records])
+    return "; ".join([*phrases, f"{unseen} of items that no training event has"])

@@ -13,6 +13,7 @@ from research.evaluation.rank_table import RankTable
 from research.evaluation.ties import TiePolicy
 from research.report.records import StudyRun
 from research.report.schema import Part, Status
+from research.storage.evaluation_records import QuestionsRecord
 from research.storage.records import StudyRecord
 from research.storage.untrusted import printable, short_text
 
@@ -154,16 +155,21 @@ def missed_notes(runs: Sequence[StudyRun]) -> list[str]:
 
 
 def question_notes(runs: Sequence[StudyRun], part: Part) -> list[str]:
-    """A note on how many held-out items of a part are asked for in doubt, one for each count."""
-    cells: dict[str, list[str]] = {}
+    """A note on how many held-out items of a part are asked for in doubt.
+
+    There is one for all cells, or one for each set of cells where their numbers differ, as where
+    they train on different users; of a cell's seeds it tells the least and the greatest.
+    """
+    of_cells: dict[str, list[QuestionsRecord]] = {}
     for run in runs:
         if run.summary is not None and part in run.summary.questions:
-            text = questions_line(run.summary.questions[part])
-            cells.setdefault(text, []).append(f"{printable(run.cell)}/{run.seed}")
-    return [
-        f"The {part}{f' of {_cell_names(names)}' if len(cells) > 1 else ''}: {text}."
-        for text, names in cells.items()
-    ]
+            of_cells.setdefault(run.cell, []).append(run.summary.questions[part])
+    cells: dict[str, list[str]] = {}
+    for cell, records in of_cells.items():
+        cells.setdefault(questions_line(*records), []).append(printable(cell))
+    if len(cells) == 1:
+        return [f"The {part}: {text}." for text in cells]
+    return [f"The {part} of {', '.join(names)}: {text}." for text, names in cells.items()]
 
 
 def floor_notes(runs: Sequence[StudyRun]) -> list[str]:

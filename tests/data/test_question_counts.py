@@ -72,3 +72,15 @@ def test_the_numbers_are_told_in_a_line() -> None:
         "training event has"
     )
     assert "(finer times decide)" in questions_line(replace(record, finer_times=True))
+
+
+def test_numbers_of_several_runs_are_told_from_the_least_to_the_greatest() -> None:
+    record = QuestionsRecord(
+        questions=2000, tied=0, finer_times=False, before_training_end=500, unseen=700
+    )
+    others = (replace(record, unseen=490), replace(record, unseen=600, before_training_end=510))
+    assert questions_line(record, *others) == (
+        "2,000 held-out items; 0.0 % with the time of the item before them (the order of the file "
+        "decides); 25.0 % to 25.5 % older than the newest training event; 24.5 % to 35.0 % of "
+        "items that no training event has"
+    )
