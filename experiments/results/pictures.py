@@ -63,7 +63,7 @@ def picture(table: Table, metric: str = "ndcg@10") -> Figure:
     heights = {printable(row.cell): place for row, place in zip(rows, places, strict=True)}
     for (base, cells), panel in zip(against.items(), others, strict=True):
         draw_differences(panel, cells, heights)
-        panel.set_xlabel(f"{metric.upper()} minus that of {base}\n(hollow: not significant)")
+        panel.set_xlabel(f"{metric.upper()} minus that of\n{base}\n(hollow: not significant)")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
 
