@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +42,12 @@ def level_of(share: float) -> Level:
 def percent(share: float) -> str:
     """A share (0 to 1) as text; one above 0 is never written as 0."""
     return "under 0.1 %" if 0.0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
+
+
+def span(numbers: Sequence[float], text: Callable[[float], str]) -> str:
+    """The least and the greatest of at least one number, each as `text` writes it; one if alike."""
+    low, high = text(min(numbers)), text(max(numbers))
+    return high if low == high else f"{low} to {high}"
 
 
 def share_of(part: int, whole: int) -> float:

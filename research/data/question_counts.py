@@ -6,14 +6,14 @@ that it ranked, and `show` and reports write them beside the figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from research.data.corpus import Corpus
-from research.data.findings import percent, share_of
+from research.data.findings import percent, share_of, span
 from research.data.tied_times import FinerTimes
 from research.storage.evaluation_records import QuestionsRecord
 
@@ -68,10 +68,6 @@ def questions_line(*records: QuestionsRecord) -> str:
     Of several records, of runs of one cell on one corpus, numbers are told from the least to the
     greatest: what is trained on may differ by the seed.
     """
-
-    def span(numbers: Sequence[float], text: Callable[[float], str]) -> str:
-        low, high = text(min(numbers)), text(max(numbers))
-        return high if low == high else f"{low} to {high}"
 
     def shares(counts: Sequence[int]) -> str:
         pairs = zip(counts, records)

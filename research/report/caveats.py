@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from research.data.findings import span
 from research.data.question_counts import questions_line
 from research.evaluation.protocol import differing_fields
 from research.evaluation.rank_table import RankTable
@@ -146,8 +147,7 @@ def missed_notes(runs: Sequence[StudyRun]) -> list[str]:
     shares = [run.summary.missed_share for run in runs if run.summary is not None]
     if not any(shares):
         return []
-    low, high = min(shares), max(shares)
-    share = f"{high:.1%}" if f"{low:.1%}" == f"{high:.1%}" else f"{low:.1%} to {high:.1%}"
+    share = span(shares, "{:.1%}".format)
     return [
         f"{share} of the test's held-out items stand in their users' histories and are excluded as "
         "seen: no cell can hit them (evaluation.seen)."
