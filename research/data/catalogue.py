@@ -138,6 +138,12 @@ class Catalogue:
             item_vectors=corpus.item_vectors,
         )
 
+    def trained_on(self, training: Ranges) -> Catalogue:
+        """The same items, for training on fewer users: `training` has some of the rows."""
+        if len(training) == len(self.training.ranges):
+            return self
+        return replace(self, training=replace(self.training, ranges=training))
+
     def attributes_of(self, items_P: Tensor) -> tuple[Tensor, Tensor]:
         """The attributes of items [P]: (int64 [P + 1] offsets, int64 [M] attribute ids).
 

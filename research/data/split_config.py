@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.splits import Split, SplitConfig
-from research.randomness import permutation, seed_of
+from research.data.user_range import UserRange
 
 AnySplit = SplitConfig | ColdItems
 
@@ -31,6 +29,4 @@ def with_fewer_users(split: Split, share: float, seed: int) -> Split:
     """
     if share == 1.0:
         return split
-    order = permutation(seed_of("training users", seed), len(split.training)).numpy()
-    number = max(1, round(share * len(order)))
-    return replace(split, training=split.training.select(np.sort(order[:number])))
+    return replace(split, training=UserRange(stop=share).of(split.training, seed))

@@ -1,10 +1,12 @@
 """What the stages and objectives of a run share: encoder, attribute embeddings, item vectors.
 
-A run builds one `ModelComponents` and gives it to every `ObjectiveConfig.build`.
+A run builds one `ModelComponents` and gives it, with the stage's catalogue, to every
+`ObjectiveConfig.build`.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 
 import torch
@@ -19,8 +21,8 @@ from research.model.item_table import ItemTable, ItemTableConfig
 from research.model.item_vectors import ItemVectors, VectorProjection
 
 
-class ModelComponents:
-    """The modules that the stages and objectives of a run share; each is built on first use.
+class SharedModules:
+    """The modules that the stages of a run share; each is built on first use.
 
     A module's initial weights depend only on the seed and the module's own name.
     """
@@ -30,7 +32,7 @@ class ModelComponents:
         config: BackboneConfig,
         catalogue: Catalogue,
         seed: int,
-        items: ItemTableConfig = ItemTableConfig(),
+        items: ItemTableConfig,
     ) -> None:
         self.config = config
         self.catalogue = catalogue
@@ -95,6 +97,49 @@ class ModelComponents:
     def zero_attribute(self) -> NullAttribute:
         """The further class, attribute 0, that no item has (S3-Rec as published)."""
         return NullAttribute(self.config.width, self.config.init_std, self.seed)
+
+
+class ModelComponents:
+    """What an objective is built with: the modules that stages share, and a stage's catalogue."""
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        catalogue: Catalogue,
+        seed: int,
+        items: ItemTableConfig = ItemTableConfig(),
+    ) -> None:
+        self.config = config
+        self.catalogue = catalogue
+        self.seed = seed
+        self.items = items
+        self._modules = SharedModules(config, catalogue, seed, items)
+
+    def with_catalogue(self, catalogue: Catalogue) -> ModelComponents:
+        """The same modules, for a stage that is trained on other users of the same corpus."""
+        other = copy(self)
+        other.catalogue = catalogue
+        return other
+
+    @property
+    def encoder(self) -> Backbone:
+        """The encoder; `InputError` when `items` asks for what the corpus has not."""
+        return self._modules.encoder
+
+    @property
+    def attributes(self) -> AttributeTable:
+        """The embeddings of attributes; `InputError` when the corpus has none."""
+        return self._modules.attributes
+
+    @property
+    def item_vectors(self) -> ItemVectors:
+        """The content vectors of the items; `InputError` when the corpus has none."""
+        return self._modules.item_vectors
+
+    @property
+    def zero_attribute(self) -> NullAttribute:
+        """The further class, attribute 0, that no item has (S3-Rec as published)."""
+        return self._modules.zero_attribute
 
 
 class NullAttribute(nn.Module):

@@ -13,6 +13,7 @@ from research.config import check_types
 from research.data.cold_items import ColdItems
 from research.data.split_config import AnySplit
 from research.data.splits import LeaveOneOut, TemporalCut
+from research.data.user_range import UserRange
 from research.errors import InputError
 from research.evaluation.list_metrics import OF_SEEN
 from research.evaluation.metrics import check_metric_names, of_lists, of_ranks, parse_metric
@@ -127,14 +128,17 @@ class RunConfig:
             raise InputError("a run has either stages or a counting ranker, and not both")
         if self.start_from is not None and not self.stages:
             raise InputError("start_from is set, but the run has no stage to start")
-        for stage in self.stages if self.training_share < 1.0 else ():
+        for stage in self.stages:
+            if self.training_share == 1.0 and stage.users == UserRange():
+                continue
             objectives = stage.objectives.values()
             cuts = [each.corruption for each in objectives if isinstance(each, SPConfig)]
             if any(cut.foreign == "everything" for cut in cuts):
                 raise InputError(
                     f"stage {stage.name}: foreign segments are drawn from everything, and so from "
-                    f"users whom training_share {self.training_share:g} leaves out; set "
-                    "corruption.foreign to training, or training_share to 1"
+                    f"users whom training_share {self.training_share:g} or the stage's users "
+                    f"({stage.users.start:g} to {stage.users.stop:g}) leave out; set "
+                    "corruption.foreign to training, or train on all users"
                 )
         lists = of_lists(self.evaluation.metrics)
         if lists and isinstance(self.split, TemporalCut) and self.split.target == "successive":

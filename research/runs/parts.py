@@ -23,7 +23,7 @@ from research.data.corpus import Corpus
 from research.data.loader import Loader
 from research.data.question_counts import questions_record
 from research.data.split_config import split_corpus, with_fewer_users
-from research.data.splits import HeldOut, Split, training_counts
+from research.data.splits import HeldOut, Ranges, Split, training_counts
 from research.data.windows import WindowsConfig
 from research.distributed.activity import ACTIVITY
 from research.errors import InputError
@@ -249,16 +249,25 @@ class RunParts:
         return ModelComponents(config.encoder, self.catalogue, config.seed, config.items)
 
     def model(self, stage: StageConfig, components: ModelComponents) -> MultiObjectiveModel:
-        """The model of a stage: the shared encoder, and the stage's objectives, newly built."""
+        """The model of a stage: the shared encoder, and the stage's objectives, newly built.
+
+        Objectives know the histories of the stage's users alone.
+        """
+        catalogue = self.catalogue.trained_on(self.training_rows(stage))
+        shared = components.with_catalogue(catalogue)
         objectives: dict[str, Objective] = {
-            key: objective.build(components, seed_of(self.config.seed, stage.name, key))
+            key: objective.build(shared, seed_of(self.config.seed, stage.name, key))
             for key, objective in stage.objectives.items()
         }
         weights = {key: objective.weight for key, objective in stage.objectives.items()}
         combination = stage.combination.build(weights)
         return MultiObjectiveModel(
-            components.encoder, objectives, self.catalogue, stage.own_windows, combination
+            components.encoder, objectives, catalogue, stage.own_windows, combination
         )
+
+    def training_rows(self, stage: StageConfig) -> Ranges:
+        """The training part of each user whom a stage is trained on, in the order of the split."""
+        return stage.users.of(self.split.training, self.config.seed)
 
     def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
         """The loader of a stage's rows, and of the rows of its objectives' own window rules.
@@ -266,11 +275,12 @@ class RunParts:
         `rank` and `world` say which of how many processes it loads for.
         """
         length, seed = self.config.encoder.length, seed_of(self.config.seed, stage.name)
+        training = self.training_rows(stage)
 
         def loader_for(
             rule: WindowsConfig, seed: int, others: Mapping[WindowsConfig, Loader]
         ) -> Loader:
-            windows = rule.windows(self.split.training, length)
+            windows = rule.windows(training, length)
             return Loader(
                 self.events,
                 windows,
@@ -378,7 +388,7 @@ def stage_parts(run_parts: RunParts, accelerator: Accelerator) -> list[StagePart
     parts: list[StageParts] = []
     for stage in config.stages:
         model = run_parts.model(stage, components)
-        check_objectives(stage, model, run_parts.split, run_parts.catalogue)
+        check_objectives(stage, model)
         # A stage that neither selects by validation nor ranks the test need not say what it ranks
         # by.
         ranks = stage.validation is not None or stage is config.stages[-1]

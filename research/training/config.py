@@ -16,6 +16,7 @@ from torch import nn
 
 from research.config import check_types
 from research.data.loader import BatchConfig
+from research.data.user_range import UserRange
 from research.data.windows import LastItems, WindowsConfig
 from research.errors import InputError
 from research.objectives.base import ObjectiveConfig
@@ -72,6 +73,10 @@ class StageConfig:
     """Other window rules for some objectives, by key (S3-Rec's heads on every prefix beside the
     next item on whole histories). Their batches have the same size and follow an order and epochs
     of their own."""
+    users: UserRange = UserRange()
+    """Which of the run's training users it is trained on, by shares of a random order, which the
+    run's seed draws and all stages have in common (to pretrain on other users than those that are
+    fine-tuned on)."""
     batches: BatchConfig = BatchConfig()
     """How rows become batches."""
     epochs: int | None = 200

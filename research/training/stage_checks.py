@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from research.config_index import is_config_class
-from research.data.catalogue import Catalogue
-from research.data.splits import Split
 from research.errors import InputError
 from research.model.backbone import BackboneConfig, check_direction
 from research.model.item_table import ItemTable
@@ -15,11 +13,9 @@ from research.training.config import StageConfig
 from research.training.multi_objective import MultiObjectiveModel
 
 
-def check_objectives(
-    stage: StageConfig, model: MultiObjectiveModel, split: Split, catalogue: Catalogue
-) -> None:
+def check_objectives(stage: StageConfig, model: MultiObjectiveModel) -> None:
     """Raise `InputError` for an objective that cannot work in this stage, or can have no target."""
-    training = split.training
+    training = model.catalogue.training.ranges
     longest = int((training.stops - training.starts).max(initial=0))
     for key, part in model.objectives.items():
         assert isinstance(part, Objective)
@@ -61,7 +57,7 @@ def check_objectives(
         # A causal view reads all items of its window but the last, which is only predicted.
         one_more = corruption.causal or corruption.hides_newest
         rows_hold = min(longest, model.encoder.config.length + one_more)
-        reason = part.no_target_reason(rows_hold, catalogue)
+        reason = part.no_target_reason(rows_hold, model.catalogue)
         if reason is not None and stage.objectives[key].weight > 0.0:
             raise InputError(
                 f"{asker} can have no target: {reason} (the longest training row has {rows_hold} "

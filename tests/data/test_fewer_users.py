@@ -5,24 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 
 from baselines.popularity import popularity
+from research.config import to_json
 from research.data.corpus import Corpus
 from research.data.split_config import with_fewer_users
 from research.data.splits import LeaveOneOut, training_counts
+from research.data.user_range import UserRange
 from research.errors import InputError
 from research.evaluation.popularity import Popularity
+from research.objectives.cloze import ClozeConfig
+from research.objectives.in_batch_softmax import InBatchSoftmax, InBatchSoftmaxLoss
+from research.objectives.next_item import NextItemConfig
 from research.objectives.sp import CutSegment, SPConfig
 from research.public.study import study
 from research.runs.audit import audit_run
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import execute
-from research.runs.parts import RunParts
+from research.runs.parts import RunParts, stage_parts
 from research.training.config import StageConfig
-from tests.support.small_runs import QUIET
+from tests.support.small_runs import QUIET, config_of
 from tests.support.synthetic import write_histories
 
 # Ten users; user u trains on item u alone, and is asked for items 10 and 11.
@@ -104,8 +111,114 @@ def test_a_study_of_shares_runs_every_seed_of_a_counting_ranker_and_is_reported(
     assert result.report().is_file()
 
 
-def test_published_segments_of_everyone_do_not_go_with_a_share() -> None:
-    objective = SPConfig(corruption=CutSegment(foreign="everything"))
-    stage = StageConfig(name="pretrain", objectives={"sp": objective}, validation=None)
-    with pytest.raises(InputError, match=r"users whom training_share 0\.5 leaves out"):
-        RunConfig(training_share=0.5, stages=(stage,))
+PUBLISHED_SEGMENTS = StageConfig(
+    name="pretrain",
+    objectives={"sp": SPConfig(corruption=CutSegment(foreign="everything"))},
+    validation=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("share", "users"), [(0.5, UserRange()), (1.0, UserRange(start=0.2, stop=0.7))]
+)
+def test_published_segments_of_everyone_do_not_go_with_some_users(
+    share: float, users: UserRange
+) -> None:
+    stage = replace(PUBLISHED_SEGMENTS, users=users)
+    with pytest.raises(InputError, match="foreign segments are drawn from everything, and so from"):
+        RunConfig(training_share=share, stages=(stage,))
+
+
+def rows_of(corpus: Corpus, users: UserRange, seed: int = 0) -> list[int]:
+    return users.of(LeaveOneOut().split(corpus).training, seed).users.tolist()
+
+
+def test_ranges_that_meet_share_no_user_and_leave_none_out(corpus: Corpus) -> None:
+    for seed in range(5):
+        bounds = (0.0, 0.25, 0.5, 0.55, 1.0)
+        parts = [
+            rows_of(corpus, UserRange(start=start, stop=stop), seed)
+            for start, stop in pairwise(bounds)
+        ]
+        assert sorted(user for part in parts for user in part) == list(range(10))
+        assert parts[0] == users_of(corpus, 0.25, seed)
+
+
+def test_a_range_too_narrow_for_a_user_has_the_one_at_its_place(corpus: Corpus) -> None:
+    for users in (UserRange(stop=0.01), UserRange(start=0.99), UserRange(start=0.31, stop=0.32)):
+        assert len(rows_of(corpus, users)) == 1
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [(0.5, 0.5), (0.7, 0.2), (-0.1, 0.5), (0.0, 1.5)],
+)
+def test_a_range_of_no_users_is_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="start must be at least 0 and below stop"):
+        UserRange(start=bounds[0], stop=bounds[1])
+
+
+def halves(corpus: Corpus, **changes: Any) -> RunConfig:
+    """A pretraining on one half of the users, and a fine-tuning on the other."""
+    pretrain = StageConfig(
+        name="pretrain",
+        objectives={"cloze": ClozeConfig()},
+        users=UserRange(start=0.5),
+        epochs=1,
+        validation=None,
+    )
+    finetune = StageConfig(
+        name="finetune",
+        objectives={"next": NextItemConfig()},
+        users=UserRange(stop=0.5),
+        epochs=1,
+        validation=None,
+    )
+    return replace(config_of(corpus, pretrain, finetune, seed=3), **changes)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """User u trains on items u and u + 10."""
+    histories = [[user, user + 10, 20, 21] for user in range(10)]
+    return write_histories(tmp_path_factory.mktemp("pairs") / "c", histories, num_items=22)
+
+
+def test_stages_see_their_own_users_and_share_the_modules(pairs: Corpus) -> None:
+    parts = RunParts.of(halves(pairs), "data")
+    pretrain, finetune = stage_parts(parts, Accelerator(cpu=True))
+    seen = []
+    for stage in (pretrain, finetune):
+        users = parts.training_rows(stage.config).users.tolist()
+        batches = list(stage.loader.batches(0))
+        assert sorted(user for batch in batches for user in batch.users_S.tolist()) == users
+        items = stage.model.catalogue.training.counts_V.nonzero().flatten().tolist()
+        assert items == users + [user + 10 for user in users]
+        seen += users
+    assert sorted(seen) == list(range(10))
+    assert pretrain.model.encoder is finetune.model.encoder
+    assert parts.catalogue.training.counts_V.nonzero().flatten().tolist() == list(range(20))
+
+
+def test_objectives_of_a_stage_count_its_users_alone(pairs: Corpus) -> None:
+    """LogQ of items in the batch is that of the stage's training part."""
+    loss = InBatchSoftmax(log_q=True, q_from="training")
+    _, stage = halves(pairs).stages
+    stage = replace(stage, objectives={"next": NextItemConfig(loss=loss)})
+    parts = RunParts.of(config_of(pairs, stage), "data")
+    (built,) = stage_parts(parts, Accelerator(cpu=True))
+    users = parts.training_rows(stage).users.tolist()
+    assert len(users) == 5
+    item_loss = built.model.objectives["next"].item_loss
+    assert isinstance(item_loss, InBatchSoftmaxLoss)
+    shares_V = item_loss.training_share_V
+    assert shares_V.nonzero().flatten().tolist() == users + [user + 10 for user in users]
+
+
+def test_all_users_are_the_default_and_change_no_hash(corpus: Corpus) -> None:
+    base = halves(corpus)
+    plain = replace(base, stages=tuple(replace(each, users=UserRange()) for each in base.stages))
+    for config, has_users in ((plain, False), (base, True)):
+        stages = to_json(config, short=True)["stages"]
+        assert isinstance(stages, list)
+        assert all(("users" in stage) == has_users for stage in stages)
