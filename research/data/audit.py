@@ -10,8 +10,9 @@ from research.data.corpus_checks import corpus_checks
 from research.data.findings import Finding
 from research.data.repeats import Repeats
 from research.data.split_checks import Audited, Seen, split_checks
-from research.data.split_config import AnySplit, split_corpus, with_fewer_users
+from research.data.split_config import AnySplit, split_corpus
 from research.data.splits import LeaveOneOut
+from research.data.user_range import TrainedUsers
 from research.errors import InputError
 
 
@@ -19,14 +20,12 @@ def audit_corpus(
     corpus: Corpus,
     config: AnySplit = LeaveOneOut(),
     seen: Seen = "excluded",
-    *,
-    training_share: float = 1.0,
-    seed: int = 0,
+    trained: TrainedUsers = TrainedUsers(),
 ) -> list[Finding]:
     """The findings of all checks of a corpus, and of it under a split.
 
-    `seen` says how items of the history are ranked: see `EvaluationConfig.seen`; `training_share`
-    and `seed` are those of a run's config. `InputError` when the corpus is damaged or has changed
+    `seen` says how items of the history are ranked: see `EvaluationConfig.seen`; `trained`
+    are the users whom a run is trained on. `InputError` when the corpus is damaged or has changed
     since it was prepared.
     """
     corpus.verify()
@@ -34,7 +33,7 @@ def audit_corpus(
     findings = corpus_checks(corpus, repeats)
     try:
         arranged, split = split_corpus(config, corpus)
-        split = with_fewer_users(split, training_share, seed)
+        split = trained.split(split)
     except InputError as error:
         return [*findings, Finding(check="split", level="problem", numbers={}, sentence=str(error))]
     if arranged is not corpus:

@@ -114,7 +114,7 @@ class Catalogue:
     attribute_ids: Tensor
     """int64 [M]: attribute ids, sorted within each item."""
     training: Histories
-    """The training part of each user's history."""
+    """The training part of the history of each user whom the run, or a stage of it, trains on."""
     full_histories: Histories
     """Each user's whole history with held-out items, only for forms as published, which leak them
     (foreign segments drawn from held-out items, negatives that exclude the whole history)."""
@@ -139,7 +139,7 @@ class Catalogue:
         )
 
     def trained_on(self, training: Ranges) -> Catalogue:
-        """The same items, for training on fewer users: `training` has some of the rows."""
+        """The same items, for a stage with these rows, which are some of `self.training`'s."""
         if len(training) == len(self.training.ranges):
             return self
         return replace(self, training=replace(self.training, ranges=training))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.splits import Split, SplitConfig
-from research.data.user_range import UserRange
 
 AnySplit = SplitConfig | ColdItems
 
@@ -20,13 +17,3 @@ def split_corpus(config: AnySplit, corpus: Corpus) -> tuple[Corpus, Split]:
     if isinstance(config, ColdItems):
         return config.arranged_split(corpus)
     return corpus, config.split(corpus)
-
-
-def with_fewer_users(split: Split, share: float, seed: int) -> Split:
-    """The split with this share of its training rows, at least one; the questions stay.
-
-    Rows are drawn by `seed`, and those of a smaller share are among those of a larger one.
-    """
-    if share == 1.0:
-        return split
-    return replace(split, training=UserRange(stop=share).of(split.training, seed))

@@ -116,7 +116,7 @@ class ModelComponents:
         self._modules = SharedModules(config, catalogue, seed, items)
 
     def with_catalogue(self, catalogue: Catalogue) -> ModelComponents:
-        """The same modules, for a stage that is trained on other users of the same corpus."""
+        """The same modules, for a stage that knows this catalogue, of the same corpus."""
         other = copy(self)
         other.catalogue = catalogue
         return other

@@ -136,8 +136,8 @@ class SP(Objective):
         others = len(components.catalogue.training.ranges) - 1
         if others < 1 and config.corruption.foreign == "training":
             raise InputError(
-                "sp takes foreign segments from other users' training items, but only one user has "
-                "any; leave sp out"
+                "sp takes foreign segments from other users' training items, but the stage is "
+                "trained on only one user; train on more, or leave sp out"
             )
         self.corruption: CutSegment = config.corruption
         self.inner_sigmoid = config.inner_sigmoid

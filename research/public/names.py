@@ -26,6 +26,7 @@ from research.data.splits import (
     TimepointLeaveOneOut,
     UserHoldout,
 )
+from research.data.user_range import UserRange
 from research.data.windows import EveryPrefix, LastItems, Sliding
 from research.errors import InputError
 from research.model.bsarec import BSARec
@@ -153,6 +154,7 @@ __all__ = [
     "TransformerConfig",
     "Trial",
     "UserHoldout",
+    "UserRange",
     "ValidationConfig",
     "attach_vectors",
     "change",

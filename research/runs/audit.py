@@ -43,13 +43,7 @@ def audit_run(path: Path, data_root: str, allow: Sequence[str] = ()) -> list[Fin
     ]
     if record.fingerprint != corpus.fingerprint:
         return findings
-    findings += audit_corpus(
-        corpus,
-        config.split,
-        config.evaluation.seen,
-        training_share=config.training_share,
-        seed=config.seed,
-    )
+    findings += audit_corpus(corpus, config.split, config.evaluation.seen, config.trained_users)
     if config.evaluation.negatives_file is not None:
         arranged, split = split_corpus(config.split, corpus)
         findings.append(candidate_file(config.evaluation.negatives_file, arranged, split.test))

@@ -13,7 +13,7 @@ from research.config import check_types
 from research.data.cold_items import ColdItems
 from research.data.split_config import AnySplit
 from research.data.splits import LeaveOneOut, TemporalCut
-from research.data.user_range import UserRange
+from research.data.user_range import TrainedUsers, UserRange
 from research.errors import InputError
 from research.evaluation.list_metrics import OF_SEEN
 from research.evaluation.metrics import check_metric_names, of_lists, of_ranks, parse_metric
@@ -110,13 +110,19 @@ class RunConfig:
     compute: ComputeConfig = ComputeConfig()
     """How training is computed: precision, compilation, what is kept for the backward pass."""
     seed: int = 0
-    """Seed of initial weights, order of rows, masks, negatives and dropout, and of the users of
-    `training_share`."""
+    """Seed of initial weights, order of rows, masks, negatives and dropout, and of the order of
+    users that `training_share` and a stage's `users` go by."""
 
     @property
     def is_seeded(self) -> bool:
         """Whether the seed changes anything: a ranker that only counts all users draws nothing."""
         return bool(self.stages) or self.training_share < 1.0
+
+    @property
+    def trained_users(self) -> TrainedUsers:
+        """The users whom the run is trained on, by its share and its stages."""
+        ranges = tuple(stage.users for stage in self.stages) or (UserRange(),)
+        return TrainedUsers(self.training_share, ranges, self.seed)
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -136,9 +142,9 @@ class RunConfig:
             if any(cut.foreign == "everything" for cut in cuts):
                 raise InputError(
                     f"stage {stage.name}: foreign segments are drawn from everything, and so from "
-                    f"users whom training_share {self.training_share:g} or the stage's users "
-                    f"({stage.users.start:g} to {stage.users.stop:g}) leave out; set "
-                    "corruption.foreign to training, or train on all users"
+                    f"users whom it is not trained on (training_share {self.training_share:g}, "
+                    f"users {stage.users.start:g} to {stage.users.stop:g}); set corruption.foreign "
+                    "to training, or train on all users"
                 )
         lists = of_lists(self.evaluation.metrics)
         if lists and isinstance(self.split, TemporalCut) and self.split.target == "successive":

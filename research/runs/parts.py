@@ -22,7 +22,7 @@ from research.data.cold_items import ColdItems
 from research.data.corpus import Corpus
 from research.data.loader import Loader
 from research.data.question_counts import questions_record
-from research.data.split_config import split_corpus, with_fewer_users
+from research.data.split_config import split_corpus
 from research.data.splits import HeldOut, Ranges, Split, training_counts
 from research.data.windows import WindowsConfig
 from research.distributed.activity import ACTIVITY
@@ -81,14 +81,14 @@ class RunParts:
         corpus.verify()
         check_metrics(config.evaluation.metrics, corpus)
         arranged, whole = split_corpus(config.split, corpus)
-        split = with_fewer_users(whole, config.training_share, config.seed)
+        split = config.trained_users.split(whole)
         catalogue = Catalogue.of(arranged, split)
         all_users = None if split is whole else whole
         return RunParts(config, corpus, split, catalogue, arranged=arranged, all_users=all_users)
 
     @property
     def protocol_split(self) -> Split:
-        """The split with the training rows of all users, whatever share of them is trained on.
+        """The split with the training rows of all users, whichever of them are trained on.
 
         Sampled candidates, slices and metrics of lists go by its counts of items, so that they are
         the same for all runs of a protocol.
@@ -267,7 +267,8 @@ class RunParts:
 
     def training_rows(self, stage: StageConfig) -> Ranges:
         """The training part of each user whom a stage is trained on, in the order of the split."""
-        return stage.users.of(self.split.training, self.config.seed)
+        whole = self.protocol_split.training
+        return self.config.trained_users.of_stage(whole, stage.users)
 
     def loader(self, stage: StageConfig, rank: int, world: int) -> Loader:
         """The loader of a stage's rows, and of the rows of its objectives' own window rules.

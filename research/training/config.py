@@ -76,7 +76,8 @@ class StageConfig:
     users: UserRange = UserRange()
     """Which of the run's training users it is trained on, by shares of a random order, which the
     run's seed draws and all stages have in common (to pretrain on other users than those that are
-    fine-tuned on)."""
+    fine-tuned on). What the run tells of its training, such as items that it has not seen, is of
+    the users of any stage."""
     batches: BatchConfig = BatchConfig()
     """How rows become batches."""
     epochs: int | None = 200

@@ -14,9 +14,8 @@ from accelerate import Accelerator
 from baselines.popularity import popularity
 from research.config import to_json
 from research.data.corpus import Corpus
-from research.data.split_config import with_fewer_users
 from research.data.splits import LeaveOneOut, training_counts
-from research.data.user_range import UserRange
+from research.data.user_range import TrainedUsers, UserRange
 from research.errors import InputError
 from research.evaluation.popularity import Popularity
 from research.objectives.cloze import ClozeConfig
@@ -28,7 +27,7 @@ from research.runs.audit import audit_run
 from research.runs.config import EvaluationConfig, RunConfig
 from research.runs.execute import execute
 from research.runs.parts import RunParts, stage_parts
-from research.training.config import StageConfig
+from research.training.config import StageConfig, ValidationConfig
 from tests.support.small_runs import QUIET, config_of
 from tests.support.synthetic import write_histories
 
@@ -43,7 +42,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def users_of(corpus: Corpus, share: float, seed: int = 0) -> list[int]:
     whole = LeaveOneOut().split(corpus)
-    split = with_fewer_users(whole, share, seed)
+    split = TrainedUsers(share, seed=seed).split(whole)
     assert np.array_equal(split.test.targets, whole.test.targets)
     assert np.array_equal(split.validation.targets, whole.validation.targets)
     users = split.training.users.tolist()
@@ -125,36 +124,54 @@ def test_published_segments_of_everyone_do_not_go_with_some_users(
     share: float, users: UserRange
 ) -> None:
     stage = replace(PUBLISHED_SEGMENTS, users=users)
-    with pytest.raises(InputError, match="foreign segments are drawn from everything, and so from"):
+    with pytest.raises(InputError, match="foreign segments are drawn from everything"):
         RunConfig(training_share=share, stages=(stage,))
 
 
-def rows_of(corpus: Corpus, users: UserRange, seed: int = 0) -> list[int]:
-    return users.of(LeaveOneOut().split(corpus).training, seed).users.tolist()
+def rows_of(corpus: Corpus, users: UserRange, seed: int = 0, share: float = 1.0) -> list[int]:
+    training = LeaveOneOut().split(corpus).training
+    return TrainedUsers(share, (users,), seed).of_stage(training, users).users.tolist()
 
 
-def test_ranges_that_meet_share_no_user_and_leave_none_out(corpus: Corpus) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_ranges_that_meet_share_no_user_and_leave_none_out(corpus: Corpus, share: float) -> None:
     for seed in range(5):
-        bounds = (0.0, 0.25, 0.5, 0.55, 1.0)
+        bounds = (0.0, 0.25, 0.5, 0.75, 1.0)
         parts = [
-            rows_of(corpus, UserRange(start=start, stop=stop), seed)
+            rows_of(corpus, UserRange(start=start, stop=stop), seed, share)
             for start, stop in pairwise(bounds)
         ]
-        assert sorted(user for part in parts for user in part) == list(range(10))
-        assert parts[0] == users_of(corpus, 0.25, seed)
+        together = sorted(user for part in parts for user in part)
+        assert together == users_of(corpus, share, seed)
+        assert parts[0] == users_of(corpus, 0.25 * share, seed)
 
 
-def test_a_range_too_narrow_for_a_user_has_the_one_at_its_place(corpus: Corpus) -> None:
-    for users in (UserRange(stop=0.01), UserRange(start=0.99), UserRange(start=0.31, stop=0.32)):
-        assert len(rows_of(corpus, users)) == 1
+def test_the_users_of_a_share_are_as_likely_in_one_half_as_in_the_other(corpus: Corpus) -> None:
+    """The share and the range go by one order, and not by two that are drawn alike."""
+    second = [rows_of(corpus, UserRange(start=0.5), seed, 0.8) for seed in range(1_000)]
+    counts = np.bincount([user for users in second for user in users], minlength=10)
+    # Each of ten users is in the 4 places of 10 with probability 0.4: sd 15.5.
+    assert np.all(np.abs(counts - 400) < 70)
+
+
+def test_a_range_too_narrow_for_a_user_is_refused(corpus: Corpus) -> None:
+    with pytest.raises(InputError, match=r"users from 0\.31 to 0\.32 of the 10 .* are none"):
+        rows_of(corpus, UserRange(start=0.31, stop=0.32))
+    with pytest.raises(InputError, match="are none"):
+        RunParts.of(halves(corpus, training_share=0.1), "data")
 
 
 @pytest.mark.parametrize(
-    "bounds",
-    [(0.5, 0.5), (0.7, 0.2), (-0.1, 0.5), (0.0, 1.5)],
+    ("bounds", "message"),
+    [
+        ((0.5, 0.5), "start must be below stop"),
+        ((0.7, 0.2), "start must be below stop"),
+        ((-0.1, 0.5), "both are shares, from 0 to 1"),
+        ((0.0, 1.5), "both are shares, from 0 to 1"),
+    ],
 )
-def test_a_range_of_no_users_is_refused(bounds: tuple[float, float]) -> None:
-    with pytest.raises(InputError, match="start must be at least 0 and below stop"):
+def test_a_range_of_no_users_is_refused(bounds: tuple[float, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         UserRange(start=bounds[0], stop=bounds[1])
 
 
@@ -198,6 +215,30 @@ def test_stages_see_their_own_users_and_share_the_modules(pairs: Corpus) -> None
     assert sorted(seen) == list(range(10))
     assert pretrain.model.encoder is finetune.model.encoder
     assert parts.catalogue.training.counts_V.nonzero().flatten().tolist() == list(range(20))
+
+
+def test_what_is_told_of_the_training_is_of_the_users_of_any_stage(
+    pairs: Corpus, tmp_path: Path
+) -> None:
+    """One stage on half of the users is the run that is trained on that half."""
+    stage = replace(halves(pairs).stages[1], validation=ValidationConfig(metric="mrr"))
+    by_stage = config_of(pairs, stage)
+    by_share = config_of(pairs, replace(stage, users=UserRange()), training_share=0.5)
+    told = []
+    for name, config in (("stage", by_stage), ("share", by_share)):
+        summary = execute(config, tmp_path / name, options=QUIET)
+        findings = [each.sentence for each in audit_run(tmp_path / name, "data")]
+        told.append((summary.test, summary.questions, summary.popularity, findings))
+    assert told[0] == told[1]
+    parts = RunParts.of(replace(by_stage, stages=halves(pairs).stages), "data")
+    assert len(parts.split.training) == 10
+
+
+def test_a_stage_with_a_single_user_has_no_foreign_segments(corpus: Corpus) -> None:
+    objectives = {"sp": SPConfig(), "next": NextItemConfig()}
+    stage = replace(halves(corpus).stages[1], objectives=objectives, users=UserRange(stop=0.1))
+    with pytest.raises(InputError, match="the stage is trained on only one user"):
+        stage_parts(RunParts.of(config_of(corpus, stage), "data"), Accelerator(cpu=True))
 
 
 def test_objectives_of_a_stage_count_its_users_alone(pairs: Corpus) -> None:
