@@ -11,6 +11,7 @@ import pytest
 import sixfold as sf
 from experiments import other_users
 from experiments.other_users import FINE_TUNED, OTHERS, UserValues, contrasts, in_group
+from research.runs.config import RunConfig
 from tests.support.small_runs import ENCODER, corpus_in
 
 
@@ -30,32 +31,39 @@ def test_cells_differ_by_their_pretraining_and_its_users() -> None:
 
 def test_the_mean_in_a_group_is_that_of_its_users() -> None:
     draws = np.random.default_rng(0)
-    runs = [UserValues(draws.random(9), np.arange(9) % 3 == seed) for seed in range(3)]
+    users = np.arange(9, dtype=np.int64)
+    runs = {seed: UserValues(users, draws.random(9), users % 3 == seed) for seed in range(3)}
     for tuned in (True, False):
         means = in_group(runs, tuned=tuned).mean(1)
-        expected = [run.values_U[run.tuned_U == tuned].mean() for run in runs]
+        expected = [run.values_U[run.tuned_U == tuned].mean() for run in runs.values()]
         np.testing.assert_allclose(means, expected)
 
 
-def test_the_same_users_are_compared_with_others_where_both_are_there() -> None:
-    assert contrasts(["none", "cloze-same", "mip-same", "mip-other"]) == [
+def test_each_cell_is_compared_with_none_and_the_same_users_with_others() -> None:
+    assert contrasts(["none", "cloze-same", "cloze-other"]) == [
         ("cloze-same", "none"),
-        ("mip-same", "none"),
-        ("mip-other", "none"),
-        ("mip-same", "mip-other"),
+        ("cloze-other", "none"),
+        ("cloze-same", "cloze-other"),
     ]
 
 
-def test_tables_are_of_the_halves_of_each_seed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    corpus = corpus_in(tmp_path / "small")
-    cells = {
+@pytest.fixture
+def some_cells(monkeypatch: pytest.MonkeyPatch) -> dict[str, RunConfig]:
+    """Small cells with cloze alone, in place of all."""
+    small = {
         name: replace(config, encoder=ENCODER)
         for name, config in other_users.cells(rows=8, epochs=2).items()
         if name in ("none", "cloze-same", "cloze-other")
     }
-    sf.study(cells, corpus, seeds=(0, 1), name="halves", out=tmp_path)
+    monkeypatch.setattr(other_users, "cells", lambda rows, epochs: small)
+    return small
+
+
+def test_tables_are_of_the_halves_of_each_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], some_cells: dict[str, RunConfig]
+) -> None:
+    corpus = corpus_in(tmp_path / "small")
+    sf.study(some_cells, corpus, seeds=(0, 1), name="halves", out=tmp_path)
     folder = tmp_path / "halves" / "small"
     capsys.readouterr()
 
@@ -64,18 +72,20 @@ def test_tables_are_of_the_halves_of_each_seed(
     output = capsys.readouterr().out
     assert "fine-tuned users" in output
     assert "other users" in output
-    halves = []
-    for seed in (0, 1):
-        run = other_users.user_values_of(folder / "none" / str(seed), "ndcg@10")
-        half = other_users.user_values_of(folder / "cloze-other" / str(seed), "ndcg@10")
-        assert run.tuned_U.sum() in (7, 8)
-        np.testing.assert_array_equal(run.tuned_U, half.tuned_U)
-        halves.append(run)
+    halves = [other_users.user_values_of(folder / "none" / seed, "ndcg@10") for seed in "01"]
+    assert [run.tuned_U.sum() for run in halves] == [8, 8]
     assert not np.array_equal(halves[0].tuned_U, halves[1].tuned_U)
     mean = np.mean([run.values_U[run.tuned_U].mean() for run in halves])
     assert f"{mean:.4f}" in output.split("other users")[0]
 
+    (folder / "cloze-same" / "0" / "summary.json").unlink()
+    with pytest.raises(SystemExit, match=r"cloze-same \[1\], cloze-other \[0, 1\]; finish"):
+        other_users.main([str(folder)])
+    sf.study(some_cells, corpus, seeds=(0, 1), name="halves", out=tmp_path)
+    with pytest.raises(SystemExit, match="foo"):
+        other_users.main([str(folder), "--metric", "foo"])
 
-def test_a_study_that_is_not_whole_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="it has: none"):
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"none \[\], cloze-same \[\]"):
         other_users.main([str(tmp_path)])
