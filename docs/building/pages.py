@@ -22,6 +22,7 @@ SHOWN = (
     "experiments/report.png",
     "experiments/benchmark.svg",
     "experiments/results/LastFM-objectives-lastfm.svg",
+    "experiments/results/LastFM-other-users.svg",
     "experiments/results/leaderboard.html",
     "experiments/results/objectives-lastfm.html",
 )
