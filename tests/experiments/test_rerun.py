@@ -11,7 +11,8 @@ import pytest
 from baselines.popularity import popularity
 from experiments.results.collect import collect, runs_below
 from experiments.results.lines import ResultLine, file_of, read_lines
-from experiments.results.rerun import command_of, config_of, lines_of, main, repeated
+from experiments.results.rerun import Repeated, command_of, config_of, lines_of, main, repeated
+from experiments.results.tables import Mean
 from research.data.corpus import Corpus
 from research.errors import InputError
 from research.public.study import study
@@ -46,7 +47,7 @@ def test_a_line_alone_gives_the_same_run(folder: Path, tmp_path: Path) -> None:
     metrics, run_hash = repeated(lines(folder), 1, tmp_path / "run")
     assert run_hash == lines(folder)[1].hash
     for name, each in metrics.items():
-        assert each.now == pytest.approx(each.before, abs=1e-12), name
+        assert each.is_same, name
         assert each.is_within
 
 
@@ -66,7 +67,15 @@ def test_a_figure_outside_the_interval_is_seen(folder: Path, tmp_path: Path) -> 
         for line in lines(folder)
     ]
     metrics, _ = repeated(raised, 0, tmp_path / "run")
-    assert not any(each.is_within for each in metrics.values())
+    assert [each.verdict for each in metrics.values()] == ["OUTSIDE"] * len(metrics)
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"), [(0.5, "the same"), (0.2, "within"), (0.35, "OUTSIDE")]
+)
+def test_a_kept_run_may_lie_outside_the_interval_of_the_mean(now: float, verdict: str) -> None:
+    kept = Mean(mean=0.2, half=0.1, standard_error=0.05)
+    assert Repeated(kept, before=0.5, now=now).verdict == verdict
 
 
 def test_another_corpus_is_refused(folder: Path, tmp_path: Path) -> None:
