@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from types import FunctionType
 from typing import TypeVar, final
 
@@ -132,9 +132,9 @@ class TunedCell:
     """The run that is changed."""
     space: Space
     """Draws values from a `Trial`, and returns changes by dotted name, or a whole config."""
-    first: Mapping[str, Value] = field(default_factory=dict)
+    first: Mapping[str, Value] | Sequence[Mapping[str, Value]] = ()
     """Values of the first trial, by the names under which the space draws them, such as those of
-    a published recipe; what it does not name is drawn."""
+    a published recipe; several, those of the first trials. What they do not name is drawn."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, RunConfig) or not callable(self.space):
@@ -142,12 +142,25 @@ class TunedCell:
                 f"a tuned cell has a RunConfig and a function, not a {type(self.base).__name__} "
                 f"and a {type(self.space).__name__}"
             )
-        wrong = [name for name, value in self.first.items() if type(value) not in (int, float, str)]
-        if wrong:
-            raise InputError(
-                f"a tuned cell's first has {wrong[0]}={self.first[wrong[0]]!r:.60}; give a number, "
-                "or the name of a choice"
-            )
+        for values in self.firsts:
+            if not isinstance(values, Mapping):
+                raise InputError(
+                    f"a tuned cell's first has {values!r:.60}; give values by name, or a sequence "
+                    "of such"
+                )
+            wrong = [name for name, value in values.items() if type(value) not in (int, float, str)]
+            if wrong:
+                raise InputError(
+                    f"a tuned cell's first has {wrong[0]}={values[wrong[0]]!r:.60}; give a number, "
+                    "or the name of a choice"
+                )
+
+    @property
+    def firsts(self) -> tuple[Mapping[str, Value], ...]:
+        """The values of `first` for each of the first trials."""
+        if isinstance(self.first, Mapping):
+            return (self.first,) if self.first else ()
+        return tuple(self.first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,10 +287,8 @@ def check_space(
     distributions, for a space that draws nothing, and for one that makes two runs of equal draws.
     """
     distributions: dict[str, Distribution] = {}
-    for number in range(PROBES):
-        draw = random_draw(seed_of(seed, "probe", number))
-        if number == 0:
-            draw = given_first(tuned, draw)
+    for number in range(PROBES + len(tuned.firsts)):
+        draw = given_first(tuned, number, random_draw(seed_of(seed, "probe", number)))
         drawn = run_of(cell, tuned, draw, packages)
         try:
             check_config(drawn.config)
@@ -294,7 +305,8 @@ def check_space(
                 f"cell {cell}, {parameters_text(drawn.parameters)}: {error}"
             ) from error
         repeat(cell, tuned, drawn, packages)
-    check_first(cell, tuned, list(distributions))
+    for number in range(len(tuned.firsts)):
+        check_first(cell, tuned, number, list(distributions))
     if not distributions:
         raise InputError(
             f"cell {cell}: the space draws nothing; give the config itself for a cell that is not "
@@ -303,16 +315,17 @@ def check_space(
     return distributions
 
 
-def given_first(tuned: TunedCell, draw: Draw) -> Draw:
-    """Gives the values of `tuned.first`, and draws those that it does not name.
+def given_first(tuned: TunedCell, number: int, draw: Draw) -> Draw:
+    """Gives the values that `tuned.first` has for trial `number`, and draws all others.
 
     The draw raises `InputError` for a value that cannot be drawn.
     """
+    values = values_of_trial(tuned, number)
 
     def value_of(name: str, distribution: Distribution) -> Value:
-        if name not in tuned.first:
+        if name not in values:
             return draw(name, distribution)
-        value = tuned.first[name]
+        value = values[name]
         if not is_within(value, distribution):
             raise InputError(
                 f"first has {name}={value!r}, which the space cannot draw from "
@@ -323,9 +336,14 @@ def given_first(tuned: TunedCell, draw: Draw) -> Draw:
     return value_of
 
 
-def check_first(cell: str, tuned: TunedCell, drawn: Collection[str]) -> None:
-    """Raise `InputError` for a first value that is not among the parameters that were drawn."""
-    unknown = [name for name in tuned.first if name not in drawn]
+def values_of_trial(tuned: TunedCell, number: int) -> Mapping[str, Value]:
+    """What `tuned.first` has for trial `number`; empty: nothing."""
+    return tuned.firsts[number] if number < len(tuned.firsts) else {}
+
+
+def check_first(cell: str, tuned: TunedCell, number: int, drawn: Collection[str]) -> None:
+    """Raise `InputError` for a value given to trial `number` that is not among what was drawn."""
+    unknown = [name for name in values_of_trial(tuned, number) if name not in drawn]
     if unknown:
         raise InputError(
             f"cell {cell}: first has {unknown[0]!r}, which the space does not draw there; it draws "

@@ -94,11 +94,9 @@ class CellTrials:
         number = len(trials)
         seed = seed_of(self.tuning.seed, "trial", number) % (1 << 32)
         draw = drawing(self.tuning.sampler, seed, known, trials[len(known) :])
-        if number == 0:
-            draw = given_first(self.tuned, draw)
+        draw = given_first(self.tuned, number, draw)
         drawn = run_of(self.cell, self.tuned, draw, self.allow)
-        if number == 0:
-            check_first(self.cell, self.tuned, drawn.parameters)
+        check_first(self.cell, self.tuned, number, drawn.parameters)
         trial = StoredTrial(
             number=number,
             state="running",
@@ -237,6 +235,9 @@ def facts_of(tuning: Tuning, cell: str, corpus_name: str, corpus: Corpus) -> dic
     """All that decides a cell's trials but for its space, as JSON values by a word for messages."""
     tuned = tuning.tuned_cells[cell]
     base = tuning.trial_run(tuned.base, corpus_name)
+    # One trial's values stand alone, as they did before several could be given.
+    firsts = [dict(values) for values in tuned.firsts]
+    given = {"first": firsts[0] if len(firsts) == 1 else firsts} if firsts else {}
     return {
         "metric": tuning.metric,
         "corpus": corpus.fingerprint,
@@ -246,7 +247,7 @@ def facts_of(tuning: Tuning, cell: str, corpus_name: str, corpus: Corpus) -> dic
         "seed": tuning.seed,
         "budget": None if tuning.budget is None else str(tuning.budget),
         "base": hash_of(replace(base, corpus="")),
-        **({"first": dict(tuned.first)} if tuned.first else {}),
+        **given,
     }
 
 

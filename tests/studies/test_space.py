@@ -26,6 +26,8 @@ from research.studies.space import (
     TunedCell,
     Value,
     check_space,
+    given_first,
+    random_draw,
     replay,
     run_of,
 )
@@ -226,6 +228,21 @@ def test_first_values_that_cannot_be_drawn_are_refused(
 def test_first_values_may_be_of_a_branch() -> None:
     first: dict[str, Value] = {"lr": 0.01, "loss": "sampled", "negatives": 4}
     check_space("mine", TunedCell(base=BASE, space=conditional, first=first), 0)
+
+
+def test_several_trials_may_be_given_values_each() -> None:
+    first: list[dict[str, Value]] = [{"lr": 0.01}, {"loss": "sampled", "negatives": 4}]
+    tuned = TunedCell(base=BASE, space=conditional, first=first)
+    check_space("mine", tuned, 0)
+    for number, values in enumerate([*first, {}]):
+        draw = given_first(tuned, number, random_draw(5))
+        drawn = run_of("mine", tuned, draw).parameters
+        assert {name: drawn[name] for name in values} == values
+    first[1]["negatives"] = 4.0
+    with pytest.raises(InputError, match=re.escape("first has negatives=4.0, which the space")):
+        check_space("mine", tuned, 0)
+    with pytest.raises(InputError, match="first has 'lr'; give values by name, or a sequence"):
+        TunedCell(base=BASE, space=conditional, first=("lr", 0.01))  # type: ignore[arg-type]
 
 
 def test_one_name_stands_for_one_distribution() -> None:

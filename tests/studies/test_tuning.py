@@ -204,12 +204,12 @@ def test_trials_may_be_shorter_than_winners_and_begin_with_given_values(
     tuned = cells["next"]
     assert isinstance(tuned, TunedCell)
     base = replace_fields(tuned.base, {"stages.0.epochs": 4})
-    tuned = replace(tuned, base=base, first={"lr": 0.0123})
+    tuned = replace(tuned, base=base, first=({"lr": 0.0123}, {"lr": 0.0045}))
     tuning = tuning_of(corpus, cells={**cells, "next": tuned}, trial_length=0.5)
     done(tuning, tmp_path)
     (cell,) = trials_in(tmp_path)
     rates = [trial["parameters"]["lr"] for trial in cell["trials"]]
-    assert rates[0] == 0.0123
+    assert rates[:2] == [0.0123, 0.0045]
     assert len(set(rates)) == len(rates)
     trial = tmp_path / "mine-trials" / "films" / "next-0" / "0" / "config.json"
     winner = tmp_path / "mine" / "films" / "next" / "1" / "config.json"
@@ -220,7 +220,7 @@ def test_trials_may_be_shorter_than_winners_and_begin_with_given_values(
     assert part is not None
     assert "had 3 trials on each corpus, each 50 % as long as a winner, drawn by" in part.sentence
     changed = replace(tuning, cells={**cells, "next": replace(tuned, first={"lr": 0.02})})
-    assert "first was {lr=0.0123} and is {lr=0.02}" in refusal(changed, tmp_path)
+    assert "first was [{lr=0.0123}, {lr=0.0045}] and is {lr=0.02}" in refusal(changed, tmp_path)
 
 
 @pytest.mark.long
