@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from experiments import less_data, objectives, prior_shift, strongest, temporal, tuned_leaderboard
-from research.data.windows import EveryPrefix
+from research.data.windows import EveryPrefix, Sliding
 from research.model.transformer_config import TransformerConfig
 from research.overrides import replace_fields
 from research.runs.config import RunConfig
 from research.studies.space import Distribution, TunedCell, Value, check_space, given_first, run_of
 from research.studies.tuning import Tuning
+from research.training.uncertainty import UncertaintyWeights
 
 LEADERBOARDS = (tuned_leaderboard.tuning, tuned_leaderboard.further, tuned_leaderboard.small)
 TUNINGS = (*LEADERBOARDS, tuned_leaderboard.ml_100k, strongest.tuning, strongest.lastfm)
@@ -25,11 +26,11 @@ def cells_of(*makers: Callable[[], Tuning]) -> Iterator[tuple[str, str, TunedCel
         yield from ((tuning.name, name, cell) for name, cell in tuning.tuned_cells.items())
 
 
-def first_run(cell: TunedCell) -> RunConfig:
+def first_run(cell: TunedCell, number: int = 0) -> RunConfig:
     def nothing_else(name: str, distribution: Distribution) -> Value:
         raise AssertionError(f"first lacks {name}")
 
-    return run_of("cell", cell, given_first(cell, nothing_else)).config
+    return run_of("cell", cell, given_first(cell, number, nothing_else)).config
 
 
 def test_the_first_trial_of_a_recipe_is_the_recipe() -> None:
@@ -51,6 +52,17 @@ def test_the_first_trial_of_the_strongest_is_sasrec_but_for_a_millionth_of_weigh
         encoder = replace(encoder, attention_dropout=None)
         stage = replace(run.stages[0], optimizer=optimizer)
         assert replace(run, encoder=encoder, stages=(stage,)) == base
+
+
+def test_the_second_trial_on_beauty_is_what_won_on_lastfm() -> None:
+    (cell,) = strongest.tuning().tuned_cells.values()
+    run = first_run(cell, 1)
+    (stage,) = run.stages
+    assert set(stage.objectives) == {"next", "cloze"}
+    assert stage.combination == UncertaintyWeights()
+    assert stage.windows == Sliding()
+    assert stage.batches == cell.base.stages[0].batches
+    assert strongest.lastfm().tuned_cells["strongest"].firsts[1:] == ()
 
 
 def test_every_recipe_of_a_leaderboard_keeps_weights_by_what_is_compared() -> None:
