@@ -124,7 +124,7 @@ def test_published_segments_of_everyone_do_not_go_with_some_users(
     share: float, users: UserRange
 ) -> None:
     stage = replace(PUBLISHED_SEGMENTS, users=users)
-    with pytest.raises(InputError, match="foreign segments are drawn from everything"):
+    with pytest.raises(InputError, match=r"users whom it is not trained on \(training_share"):
         RunConfig(training_share=share, stages=(stage,))
 
 

@@ -306,7 +306,8 @@ def test_held_out_items_do_not_lengthen_the_bound() -> None:
 
 def test_one_user_alone_is_refused() -> None:
     single = catalogue_of([[0, 1, 2]], 3)
-    with pytest.raises(InputError, match="trained on only one user; train on more, or leave"):
+    message = "but the stage is trained on only one user; train on more, or leave sp out"
+    with pytest.raises(InputError, match=message):
         SPConfig().build(ModelComponents(TransformerConfig(width=4), single, 0), 0)
 
 
