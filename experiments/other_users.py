@@ -162,10 +162,9 @@ def runs_of(folder: Path, metric: str) -> Runs:
 
     Raises `InputError` too where runs were not asked after the same users.
     """
-    names = list(cells(rows=1, epochs=1))
     found = {
         cell: sorted(int(path.parent.name) for path in folder.glob(f"{cell}/*/{RunSummary.FILE}"))
-        for cell in names
+        for cell in cells(rows=1, epochs=1)
     }
     if not found[BASE] or any(seeds != found[BASE] for seeds in found.values()):
         seeds_of = ", ".join(f"{cell} {seeds}" for cell, seeds in found.items())
@@ -177,13 +176,11 @@ def runs_of(folder: Path, metric: str) -> Runs:
         cell: {seed: user_values_of(folder / cell / str(seed), metric) for seed in seeds}
         for cell, seeds in found.items()
     }
+    users_U = next(iter(runs[BASE].values())).users_U
     for cell, of_cell in runs.items():
         for seed, run in of_cell.items():
-            base = runs[BASE][seed]
-            if not (
-                np.array_equal(run.users_U, runs[BASE][found[BASE][0]].users_U)
-                and np.array_equal(run.tuned_U, base.tuned_U)
-            ):
+            same_users = np.array_equal(run.users_U, users_U)
+            if not same_users or not np.array_equal(run.tuned_U, runs[BASE][seed].tuned_U):
                 raise InputError(
                     f"{folder}/{cell}/{seed} has other users than {BASE}; do the study again"
                 )
