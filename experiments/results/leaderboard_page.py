@@ -121,6 +121,9 @@ def row_view(row: Row, comparisons: Comparisons | None) -> dict[str, object]:
             name: [rounded(mean.mean), rounded(mean.half), figure_text(mean)]
             for name, mean in row.means.items()
         },
+        "validation": {
+            name: [rounded(value), short_decimal(value)] for name, value in row.validation.items()
+        },
         "differences": shown,
         "published": [
             {

@@ -78,6 +78,7 @@ function publishedOf(row, metric) {
 // What a row is sorted by; null: it has no value.
 function sortKey(row, key, metric) {
   if (key === "value") return row.figures[metric]?.[0] ?? null;
+  if (key === "validation") return row.validation[metric]?.[0] ?? null;
   if (key === "published") return publishedOf(row, metric)[0]?.[0] ?? null;
   return row.keys[key] ?? null;
 }
@@ -165,6 +166,7 @@ function axis([low, high]) {
 function fillRow(row, metric, withPublished, domain) {
   const figure = row.figures[metric];
   row.main.querySelector("td.value").textContent = figure ? figure[2] : "";
+  row.main.querySelector("td.validation").textContent = row.validation[metric]?.[1] ?? "";
   [...row.main.querySelectorAll("td.published > div")].forEach((div, place) => {
     const theirs = row.published[place].figures[metric];
     div.hidden = !theirs;
@@ -234,7 +236,7 @@ for (const heading of headings) {
   button.append(...heading.childNodes);
   button.addEventListener("click", () => {
     const [key, direction] = sort.split(",");
-    const highFirst = ["value", "difference", "published"].includes(heading.dataset.key);
+    const highFirst = ["value", "validation", "difference", "published"].includes(heading.dataset.key);
     const before = heading.dataset.key === key ? direction : highFirst ? "ascending" : "descending";
     sort = `${heading.dataset.key},${before === "ascending" ? "descending" : "ascending"}`;
     keepAndShow();

@@ -96,6 +96,15 @@ class Row:
         return tuple(line.seed for line in self.lines)
 
     @property
+    def validation(self) -> dict[str, float]:
+        """By metric that all lines have of the validation part, the mean over seeds."""
+        first, *others = (line.validation for line in self.lines)
+        shared = [name for name in first if all(name in other for other in others)]
+        return {
+            name: float(np.mean([line.validation[name] for line in self.lines])) for name in shared
+        }
+
+    @property
     def seconds(self) -> float:
         """Mean time of training and validation."""
         return float(np.mean([line.seconds for line in self.lines]))
@@ -298,11 +307,12 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def markdown(table: Table, against: str | None = None) -> str:
     """The table in Markdown, and why figures differ from published ones.
 
-    A cell without one of `METRICS` has a blank there; without any published figure there is no
-    column of them. With `against`, a cell of the study, there are the difference to it and p too;
+    Behind `METRICS` of the test stands NDCG@10 of the validation part, by which cells are selected.
+    A cell without one of these has a blank there; without any published figure there is no column
+    of them. With `against`, a cell of the study, there are the difference to it and p too;
     `InputError` where no comparison with it is kept.
     """
-    heading = ["cell", "seeds", "HR@10", "NDCG@10"]
+    heading = ["cell", "seeds", "HR@10", "NDCG@10", "validation NDCG@10"]
     comparisons = None if against is None else comparisons_with(table, against)
     if comparisons is not None:
         heading += [f"{comparisons.metric.upper()} vs {against}", "p"]
@@ -315,6 +325,8 @@ def markdown(table: Table, against: str | None = None) -> str:
         cells += [
             figure_text(row.means[metric]) if metric in row.means else "" for metric in METRICS
         ]
+        selected = row.validation.get(METRICS[-1])
+        cells.append("" if selected is None else short_decimal(selected))
         if comparisons is not None and against is not None:
             cells += difference_texts(comparisons.of_cell(row.cell).get(against))
         if is_published:

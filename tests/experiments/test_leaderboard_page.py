@@ -64,11 +64,12 @@ def test_the_page_has_every_figure_of_every_table_and_shows_the_best_first() -> 
     lines = [LINE, better, replace(LINE, study="ablation", tokens=None)]
     page = Page(leaderboard_page(tables_of(lines, [PUBLISHED])))
     heading, *rows = [" ".join(row.split()) for row in page.rows]
-    assert heading.startswith("cell NDCG@10 seeds difference published seconds")
-    assert rows[0] == "ease .0600 ±.0098 seed 0 12 a CPU, 2 cores 50 1,000 2026-11-29 1234567 show"
+    assert heading.startswith("cell NDCG@10 validation seeds difference published seconds")
+    ran = "seed 0 12 a CPU, 2 cores 50 1,000 2026-11-29 1234567 show"
+    assert rows[0] == f"ease .0600 ±.0098 .0600 {ran}"
     assert rows[1].endswith("python -m research study board copy the command")
     assert rows[2].startswith(
-        "sasrec .0500 ±.0098 seed 0 .0600 a log Other items. 12 a CPU, 2 cores"
+        "sasrec .0500 ±.0098 .0600 seed 0 .0600 a log Other items. 12 a CPU, 2 cores"
     )
     first, second = json.loads(page.scripts[0])
     assert (first["study"], second["study"]) == ("board", "ablation")
@@ -85,8 +86,8 @@ def test_the_page_has_every_figure_of_every_table_and_shows_the_best_first() -> 
 def test_the_page_has_the_differences_to_every_base() -> None:
     page = Page(leaderboard_page([compared_table()]))
     rows = [" ".join(row.split()) for row in page.rows[1::2]]
-    assert "better .0700 ±.0098 seed 0 +.0200 ±.0100 NDCG@10 vs sasrec, p .012† 12" in rows[0]
-    assert "sasrec .0500 ±.0098 seed 0 -.0200 ±.0100 NDCG@10 vs better, p .012† 12" in rows[1]
+    assert "better .0700 ±.0098 .0600 seed 0 +.0200 ±.0100 NDCG@10 vs sasrec, p .012† 12" in rows[0]
+    assert "sasrec .0500 ±.0098 .0600 seed 0 -.0200 ±.0100 NDCG@10 vs better, p .012† 12" in rows[1]
     (table,) = json.loads(page.scripts[0])
     # Rows are sorted by the difference to the first base alone.
     assert {row["cell"]: row["keys"]["difference"] for row in table["rows"]} == {
