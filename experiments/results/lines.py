@@ -1,7 +1,7 @@
 """`ResultLine`: what is kept of a finished run, a line of `DATASET.jsonl` in this folder.
 
-Run folders with their weights and rank tables are large and stay where they were made; the lines
-are committed, and all tables are made of them.
+Run folders with their weights are large and stay where they were made; the lines are committed, and
+all tables are made of them. `archive.py` keeps the ranks of studies that take days.
 """
 
 from __future__ import annotations

@@ -307,10 +307,10 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def markdown(table: Table, against: str | None = None) -> str:
     """The table in Markdown, and why figures differ from published ones.
 
-    Behind `METRICS` of the test stands NDCG@10 of the validation part, by which cells are selected.
-    A cell without one of these has a blank there; without any published figure there is no column
-    of them. With `against`, a cell of the study, there are the difference to it and p too;
-    `InputError` where no comparison with it is kept.
+    Behind `METRICS` of the test stands NDCG@10 of the validation part. A cell without one of these
+    has a blank there; without any published figure there is no column of them. With `against`, a
+    cell of the study, there are the difference to it and p too; `InputError` where no comparison
+    with it is kept.
     """
     heading = ["cell", "seeds", "HR@10", "NDCG@10", "validation NDCG@10"]
     comparisons = None if against is None else comparisons_with(table, against)
@@ -325,7 +325,7 @@ def markdown(table: Table, against: str | None = None) -> str:
         cells += [
             figure_text(row.means[metric]) if metric in row.means else "" for metric in METRICS
         ]
-        selected = row.validation.get(METRICS[-1])
+        selected = row.validation.get("ndcg@10")
         cells.append("" if selected is None else short_decimal(selected))
         if comparisons is not None and against is not None:
             cells += difference_texts(comparisons.of_cell(row.cell).get(against))

@@ -217,7 +217,8 @@ def final_checkpoint(reader: RunFolder, stage: str, fingerprint: str, source: st
         raise InputError(
             f"{source}: it has finished but holds no weights of stage {stage}; a run imported from "
             "the Hub holds those of its last stage alone: name the run that was exported, or the "
-            "last stage"
+            f"last stage; if they were removed, remove its {RunSummary.FILE} too, and its command "
+            "trains them again"
         )
     path, state = checkpoint.newest_state(folder, fingerprint)
     if state.get("finished") is True:

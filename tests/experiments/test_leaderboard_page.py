@@ -171,6 +171,8 @@ click("th[data-key=cell] button");
 log.push(document.querySelector("th[data-key=cell]").ariaSort);
 set("seeds", 2);
 set("seeds", 1);
+click("th[data-key=validation] button");
+log.push([...body().querySelectorAll("td.validation")].map((value) => value.textContent));
 click("th[data-key=tokens] button");
 set("cell", "AS");
 set("metric", "hr@10");
@@ -200,6 +202,7 @@ def test_a_reader_filters_sorts_and_shares_a_choice(tmp_path: Path) -> None:
         LINE,
         cell="ease",
         tokens=None,
+        validation={},
         seconds=3.0,
         metrics={**LINE.metrics, "ndcg@10": Value(mean=0.06, standard_error=0.005)},
     )
@@ -207,7 +210,7 @@ def test_a_reader_filters_sorts_and_shares_a_choice(tmp_path: Path) -> None:
         LINE,
         replace(LINE, seed=1),
         ease,
-        replace(LINE, cell="gru", seconds=5.0, tokens=7),
+        replace(LINE, cell="gru", seconds=5.0, tokens=7, validation={"ndcg@10": 0.09}),
         replace(LINE, dataset="bikes", study="other"),
     ]
     text = leaderboard_page(tables_of(lines, [PUBLISHED]))
@@ -230,6 +233,9 @@ def test_a_reader_filters_sorts_and_shares_a_choice(tmp_path: Path) -> None:
         "descending",
         ["sasrec", "1 of 3 cells", f"{board}&seeds=2&sort=cell%2Cdescending"],
         ["sasrec,gru,ease", "3 of 3 cells", f"{board}&sort=cell%2Cdescending"],
+        # EASE has no validation in these lines, so that it stands last.
+        ["gru,sasrec,ease", "3 of 3 cells", f"{board}&sort=validation%2Cdescending"],
+        [".0900", ".0600", ""],
         # EASE has no tokens, so that it stands last.
         ["gru,sasrec,ease", "3 of 3 cells", f"{board}&{tokens}"],
         ["sasrec,ease", "2 of 3 cells", f"{board}&cell=AS&{tokens}"],
