@@ -1,11 +1,11 @@
 """How much of what models learn from Amazon's reviews is the order of a day's items in the file?
 
-Times of Amazon's 2014 reviews are days, and 44 % of the users of Beauty have their last two items on
-one day, so that the file decides which of them is last. S3-Rec's file, on which most figures are
-published, has the items of every day in one order of the whole catalogue: two users who have the
-same two neighbors within a day always have them in the same order. TiCoSeRec's copy of the same
-events has days in an order drawn at random, so that two users agree half of the time. The cells are
-the same on both: counting, the next item under the full softmax from scratch, and after a
+Times of Amazon's reviews of 2014 are days, and 43 % of the users of Beauty have their last two
+items on one day, so that the file decides which of them is last. S3-Rec's file, on which most
+figures are published, has the items of every day in one order of the whole catalogue: two users who
+have the same two neighbors within a day always have them in the same order. TiCoSeRec's copy of the
+same events has days in an order drawn at random, so that two users agree half of the time. The
+cells are the same on both: counting, the next item under the full softmax from scratch, and after a
 pretraining on S3-Rec's heads (`none` and `s3` of `experiments.objectives:beauty`).
 
 A day in a fixed order is easier for a model that reads order, in training and in the test. And the

@@ -32,7 +32,7 @@ from research.data.splits import (
     Split,
     training_counts,
 )
-from research.data.tied_times import FinerTimes
+from research.data.tied_times import FIXED_THROUGH_TIME, FinerTimes, OrderAgreement
 from research.data.time_units import SECONDS_OF_A_DAY, units_of_a_second
 
 Seen = Literal["excluded", "kept", "zero"]
@@ -84,15 +84,25 @@ def split_checks(audited: Audited) -> list[Finding]:
 
 def file_order(corpus: Corpus) -> Finding:
     """A corpus without times: the order of the file decides what is held out."""
+    agreement = OrderAgreement.of(corpus.items, corpus.offsets)
+    sentence = (
+        "The corpus has no times, so the order of the file decides which items are held out. "
+        "Make sure that the file has each user's interactions oldest first, or prepare the "
+        "corpus from a source with times."
+    )
+    if agreement.exceeds(FIXED_THROUGH_TIME):
+        sentence += (
+            f" It looks less like one of time than like one of the items: {agreement.sentence}."
+        )
     return Finding(
         check="order",
         level="warning",
-        numbers={"interactions": corpus.num_interactions},
-        sentence=(
-            "The corpus has no times, so the order of the file decides which items are held out. "
-            "Make sure that the file has each user's interactions oldest first, or prepare the "
-            "corpus from a source with times."
-        ),
+        numbers={
+            "interactions": corpus.num_interactions,
+            "pairs": agreement.pairs,
+            "same_way_share": agreement.share,
+        },
+        sentence=sentence,
     )
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,10 @@ Row = tuple[int, int, int, int]
 def slow_prepare(rows: list[Row], config: PrepareConfig) -> dict[str, list[tuple[str, int | None]]]:
     """User -> (item, time), users and items in order of first appearance; rows: u, i, r, t."""
     kept = [(n, *row) for n, row in enumerate(rows) if row[2] >= (config.min_rating or 0)]
+    if config.tie_seed is not None:
+        drawn = np.random.default_rng(config.tie_seed).random(len(rows)).tolist()
+        kept.sort(key=lambda row: drawn[row[0]])
+        kept = [(place, *row[1:]) for place, row in enumerate(kept)]
     if config.timestamp_column is None:
         kept = [(n, u, i, r, 0) for n, u, i, r, _ in kept]
     kept.sort(key=lambda row: (row[4], row[0]))
@@ -86,9 +91,12 @@ def write_csv(path: Path, rows: list[Row]) -> str:
     user_core=st.integers(0, 3),
     item_core=st.integers(0, 3),
     duplicates=st.sampled_from(["keep", "first", "last"]),
-    timestamp_column=st.sampled_from(["timestamp", None]),
+    order=st.sampled_from([("timestamp", None), ("timestamp", 0), ("timestamp", 7), (None, None)]),
 )
-def test_the_fast_preparation_equals_the_slow_twin(rows: list[Row], **options: object) -> None:
+def test_the_fast_preparation_equals_the_slow_twin(
+    rows: list[Row], order: tuple[str | None, int | None], **options: object
+) -> None:
+    options |= {"timestamp_column": order[0], "tie_seed": order[1]}
     with tempfile.TemporaryDirectory() as folder:
         raw = write_csv(Path(folder) / "c.csv", rows)
         config = PrepareConfig(source="csv", raw=raw, **options)
@@ -110,6 +118,7 @@ ROWS = [(1, 9, 5, 20), (1, 8, 1, 10), (2, 9, 4, 7), (1, 9, 3, 10), (2, 7, 2, 7),
 
 
 def from_rows(tmp_path: Path, rows: list[Row], **options: object) -> Corpus:
+    tmp_path.mkdir(exist_ok=True)
     raw = write_csv(tmp_path / "c.csv", rows)
     return prepare(PrepareConfig(source="csv", raw=raw, **options), data_root=tmp_path / "data")
 
@@ -125,6 +134,47 @@ def test_nothing_is_filtered_unless_asked_and_ties_keep_the_order_of_the_file(
     }
     assert corpus.items.tolist() == [1, 0, 0, 0, 2, 2]
     assert list(corpus.item_names) == ["9", "8", "7"]
+
+
+def test_ties_are_drawn_by_a_seed_and_the_times_hold(tmp_path: Path) -> None:
+    rows = [(user, item, 5, 100 * (item // 5)) for user in range(6) for item in range(10)]
+    drawn = [histories(from_rows(tmp_path / str(seed), rows, tie_seed=seed)) for seed in (0, 1)]
+    again = histories(from_rows(tmp_path / "again", rows, tie_seed=0))
+    in_file = histories(from_rows(tmp_path / "file", rows))
+    assert again == drawn[0] != drawn[1]
+    for user, history in in_file.items():
+        for orders in drawn:
+            assert sorted(orders[user], key=lambda event: int(event[0])) == history
+            assert [time for _, time in orders[user]] == [time for _, time in history]
+    # Users' orders are drawn apart.
+    assert len({tuple(history) for history in drawn[0].values()}) == 6
+
+
+def test_a_seed_of_ties_needs_times_and_is_not_negative(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="tie_seed -1: 0 or more"):
+        from_rows(tmp_path, ROWS, tie_seed=-1)
+    with pytest.raises(InputError, match=r"tie_seed 0: the csv has no times.*leave it out"):
+        from_rows(tmp_path, ROWS, timestamp_column=None, tie_seed=0)
+
+
+def test_a_fixed_order_of_ties_is_told_and_one_that_is_drawn_is_not(tmp_path: Path) -> None:
+    # Two items a day of thirty days, alike for four users.
+    fixed = [(user, item, 5, item // 2) for user in range(4) for item in range(60)]
+    corpus = from_rows(tmp_path / "fixed", fixed)
+    assert report_of(corpus)["order_agreement_of_ties"] == 1.0
+    assert report_of(corpus)["warnings"] == [
+        "interactions at the same time are in a fixed order of the items: of two steps between "
+        "the same two items, 100.0 % go the same way (30 pairs of items), where half would if "
+        "the order were drawn; models that read order learn it (--tie-seed 0 draws another)."
+    ]
+    (found,) = [each for each in audit_corpus(corpus) if each.check == "order of ties"]
+    assert found.level == "problem"
+    assert "in 100.0 % of interactions" in found.sentence
+    drawn = from_rows(tmp_path / "drawn", fixed, tie_seed=0)
+    assert "warnings" not in report_of(drawn)
+    (found,) = [each for each in audit_corpus(drawn) if each.check == "order of ties"]
+    assert found.level == "fine"
+    assert 0.3 < found.numbers["same_way_share"] < 0.7
 
 
 def report_of(corpus: Corpus) -> dict[str, object]:

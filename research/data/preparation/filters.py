@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from research.data.preparation.events import Events
 from research.data.preparation.options import Duplicates, PrepareConfig
-from research.data.tied_times import num_finer_steps, tie_shares
+from research.data.tied_times import (
+    FIXED_WITHIN_A_TIME,
+    OrderAgreement,
+    num_finer_steps,
+    tie_shares,
+)
 from research.data.time_units import are_in_a_second
 from research.errors import InputError
 
@@ -19,10 +24,10 @@ from research.errors import InputError
 def filter_rows(
     events: Events, config: PrepareConfig, report: dict[str, object]
 ) -> NDArray[np.int64]:
-    """int64: the rows of events to keep, user after user, oldest first, ties in the file's order.
+    """int64: the rows of events to keep, user after user, oldest first.
 
-    Writes what was removed into `report`. Raises `InputError` if nothing remains, or if ratings are
-    needed and missing.
+    Ties are in the file's order, or in one that is drawn. Writes what was removed into `report`.
+    Raises `InputError` if nothing remains, or if ratings or times are needed and missing.
     """
     rows = np.arange(len(events.users), dtype=np.int64)
     report["interactions_read"] = len(rows)
@@ -39,6 +44,16 @@ def filter_rows(
             )
     users = events.users[rows]
     times = events.timestamps if events.exact_times is None else events.exact_times
+    if config.tie_seed is not None:
+        if times is None:
+            raise InputError(
+                f"tie_seed {config.tie_seed}: the {config.source} has no times, so that none are "
+                "the same. Name the column of times, or leave it out."
+            )
+        drawn = np.random.default_rng(config.tie_seed).random(len(events.users))
+        # The later sorting by user and time is stable.
+        rows = rows[np.argsort(drawn[rows], kind="stable")]
+        users = events.users[rows]
     rows = rows[_in_order(users, None if times is None else times[rows])]
     rows = _without_duplicates(events, rows, config.duplicates, report)
     return _k_core(events, rows, config, report)
@@ -133,6 +148,7 @@ def renumber(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], N
 
 
 def time_warnings(
+    items: NDArray[np.int32],
     timestamps: NDArray[np.int64],
     exact_times: NDArray[np.int64] | NDArray[np.float64] | None,
     offsets: NDArray[np.int64],
@@ -140,10 +156,20 @@ def time_warnings(
 ) -> list[str]:
     """What to tell about times in whole seconds; all arrays are those of the corpus.
 
-    Writes into `report` how many times are tied, and whether finer times than seconds decided.
+    Writes into `report` how many times are tied, whether finer times than seconds decided, and how
+    alike the order of tied items is.
     """
     warnings = []
-    report |= tie_shares(timestamps if exact_times is None else exact_times, offsets)
+    times = timestamps if exact_times is None else exact_times
+    report |= tie_shares(times, offsets)
+    agreement = OrderAgreement.of(items, offsets, times)
+    if agreement.pairs:
+        report["order_agreement_of_ties"] = agreement.share
+    if agreement.exceeds(FIXED_WITHIN_A_TIME):
+        warnings.append(
+            f"interactions at the same time are in a fixed order of the items: {agreement.sentence}"
+            "; models that read order learn it (--tie-seed 0 draws another)."
+        )
     steps = 0 if exact_times is None else num_finer_steps(timestamps, exact_times, offsets)
     report["ordered_by_finer_times"] = steps > 0
     if steps:

@@ -238,6 +238,8 @@ def _check(config: PrepareConfig) -> None:
     check_vector_options(config)
     if config.min_rating is not None and not math.isfinite(config.min_rating):
         raise InputError(f"min_rating {config.min_rating}: must be finite.")
+    if config.tie_seed is not None and config.tie_seed < 0:
+        raise InputError(f"tie_seed {config.tie_seed}: 0 or more.")
 
 
 def source_of(config: PrepareConfig, data_root: Path) -> Source:
@@ -310,7 +312,7 @@ def _write(
     warnings = [*events.warnings, *descriptions.warnings]
     if timestamps is not None:
         exact = None if events.exact_times is None else events.exact_times[rows]
-        warnings += time_warnings(timestamps, exact, offsets, report)
+        warnings += time_warnings(items, timestamps, exact, offsets, report)
     warnings += _lookalikes("users", user_names) + _lookalikes("items", item_names)
     if warnings:
         report["warnings"] = warnings
