@@ -11,42 +11,106 @@ pretraining on S3-Rec's heads (`none` and `s3` of `experiments.objectives:beauty
 A day in a fixed order is easier for a model that reads order, in training and in the test. And the
 last item is then another one: the last of the catalogue's order.
 
+That nothing but the order differs, the counting cells show on one file: S3-Rec's with the times of
+the other, prepared as it is and with its ties drawn.
+
 Corpora: data/corpora/Beauty, as for `experiments.objectives:beauty`, and
-         data/corpora/Beauty-times-attributes, as for `experiments.temporal`
+         data/corpora/Beauty-times-attributes, as for `experiments.temporal`;
+         python -m experiments.tied_order Beauty.txt Beauty.csv --out Beauty-sorted.csv
+         python -m research prepare csv --raw Beauty-sorted.csv --out data/corpora/Beauty-sorted
+         and, with --tie-seed 0, --out data/corpora/Beauty-drawn
 Command: python -m research study experiments.tied_order --threads 1 --no-probe
+         python -m research study experiments.tied_order:counted --threads 1 --no-probe
 Hardware: two CPU cores, no GPU. Times and results: experiments/LOG.md.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
 
 from baselines.ease import ease
 from baselines.item_knn import item_knn
 from baselines.popularity import popularity
 from baselines.transitions import transitions
 from experiments.objectives import beauty
+from research.errors import InputError
+from research.storage.atomic import replacing
 from research.studies.study import Study
+
+COUNTED = {
+    "popularity": popularity(),
+    "transitions": transitions(),
+    "item-knn": item_knn(),
+    "ease": ease(),
+}
 
 
 def study() -> Study:
-    """The same cells on the file whose days are sorted, and on one whose days are drawn."""
+    """The same cells on a file whose days are sorted, and on one whose days are drawn."""
     pretraining = beauty()
     assert pretraining.budget is not None, "all its cells see as many tokens"
+    trained = {
+        name: pretraining.budget.apply_to(pretraining.cells[name]) for name in ("none", "s3")
+    }
     return replace(
         pretraining,
         name="tied-order",
         question="How much of what models learn is the order of a day's items in the file?",
-        cells={
-            **{
-                name: pretraining.budget.apply_to(pretraining.cells[name])
-                for name in ("none", "s3")
-            },
-            "popularity": popularity(),
-            "transitions": transitions(),
-            "item-knn": item_knn(),
-            "ease": ease(),
-        },
+        cells={**trained, **COUNTED},
         corpora=("data/corpora/Beauty", "data/corpora/Beauty-times-attributes"),
         budget=None,
     )
+
+
+def counted() -> Study:
+    """What counts, on one file as it is and with its ties drawn."""
+    return replace(
+        study(),
+        name="tied-order-counted",
+        cells=COUNTED,
+        base="transitions",
+        corpora=("data/corpora/Beauty-sorted", "data/corpora/Beauty-drawn"),
+    )
+
+
+def with_times(histories: Path, events: Path) -> pd.DataFrame:
+    """The events of a file of `user item item ...` lines, in its order, with the times of a copy.
+
+    `events` is a CSV file of user, item and timestamp. `InputError` for an event that it lacks.
+    """
+    rows = [line.split() for line in histories.read_text(encoding="utf-8").splitlines()]
+    pairs = [(int(user), int(item)) for user, *items in rows for item in items]
+    ordered = pd.DataFrame(pairs, columns=["user", "item"])
+    joined = ordered.merge(pd.read_csv(events), on=["user", "item"], how="left", validate="1:1")
+    lacking = joined[joined["timestamp"].isna()]
+    if len(lacking):
+        user, item = lacking[["user", "item"]].iloc[0]
+        raise InputError(
+            f"{events} has no event of user {user} with item {item}, which {histories} has; name "
+            "two copies of the same events"
+        )
+    return joined.astype({"timestamp": "int64"})
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write what `with_times` gives as CSV."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.tied_order")
+    parser.add_argument("histories", type=Path, help="S3-Rec's file, such as Beauty.txt")
+    parser.add_argument("events", type=Path, help="CSV of the same events: user,item,timestamp")
+    parser.add_argument("--out", type=Path, required=True, help="the CSV file to write")
+    chosen = parser.parse_args(arguments)
+    try:
+        with replacing(chosen.out) as file:
+            file.write(with_times(chosen.histories, chosen.events).to_csv(index=False).encode())
+    except InputError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
