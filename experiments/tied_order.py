@@ -11,8 +11,8 @@ pretraining on S3-Rec's heads (`none` and `s3` of `experiments.objectives:beauty
 A day in a fixed order is easier for a model that reads order, in training and in the test. And the
 last item is then another one: the last of the catalogue's order.
 
-That nothing but the order differs, the counting cells show on one file: S3-Rec's with the times of
-the other, prepared as it is and with its ties drawn.
+That the order makes the difference, and with it which item is last, the counting cells show on one
+file: S3-Rec's with the times of the other, prepared as it is and with its ties drawn.
 
 Corpora: data/corpora/Beauty, as for `experiments.objectives:beauty`, and
          data/corpora/Beauty-times-attributes, as for `experiments.temporal`;
@@ -82,20 +82,28 @@ def counted() -> Study:
 def with_times(histories: Path, events: Path) -> pd.DataFrame:
     """The events of a file of `user item item ...` lines, in its order, with the times of a copy.
 
-    `events` is a CSV file of user, item and timestamp. `InputError` for an event that it lacks.
+    `events` is a CSV file of user, item and timestamp, one row an event. `InputError` where the two
+    have not the same events, each once.
     """
     rows = [line.split() for line in histories.read_text(encoding="utf-8").splitlines()]
-    pairs = [(int(user), int(item)) for user, *items in rows for item in items]
+    pairs = [(user, item) for user, *items in rows for item in items]
     ordered = pd.DataFrame(pairs, columns=["user", "item"])
-    joined = ordered.merge(pd.read_csv(events), on=["user", "item"], how="left", validate="1:1")
-    lacking = joined[joined["timestamp"].isna()]
-    if len(lacking):
-        user, item = lacking[["user", "item"]].iloc[0]
+    timed = pd.read_csv(events, usecols=["user", "item", "timestamp"], dtype=str)
+    for path, frame in ((histories, ordered), (events, timed)):
+        repeated = frame[frame.duplicated(["user", "item"])]
+        if len(repeated):
+            user, item = repeated[["user", "item"]].iloc[0]
+            raise InputError(f"{path} has user {user} with item {item} more than once")
+    joined = ordered.merge(timed, on=["user", "item"], how="outer", indicator="found")
+    lone = joined[joined["found"] != "both"]
+    if len(lone):
+        user, item, _, found = lone.iloc[0]
+        path = events if found == "left_only" else histories
         raise InputError(
-            f"{events} has no event of user {user} with item {item}, which {histories} has; name "
+            f"{path} has no event of user {user} with item {item}, which the other file has; name "
             "two copies of the same events"
         )
-    return joined.astype({"timestamp": "int64"})
+    return ordered.merge(timed, on=["user", "item"], how="left")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from research.data.corpus import Corpus
-from research.data.findings import PROBLEM_SHARE, Finding, Level, level_of, percent, share_of
+from research.data.findings import PROBLEM_SHARE, Finding, Level, percent, share_of
 from research.data.lookalikes import lookalike_ids, words_on_lookalikes
 from research.data.names import Names
 from research.data.repeats import Repeats
-from research.data.tied_times import (
-    FIXED_WITHIN_A_TIME,
-    FinerTimes,
-    OrderAgreement,
-    tie_shares,
-)
+from research.data.tied_times import FinerTimes, OrderAgreement, has_fixed_order, tie_shares
 from research.data.time_units import are_in_a_second, days_of, unit_of_size
 
 # Where most items lack attributes, or most attributes have one item, a loss over attributes learns
@@ -150,28 +145,29 @@ def _unit(first: int, last: int) -> Finding:
 
 
 def order_of_ties(corpus: Corpus) -> list[Finding]:
-    """Whether interactions at one time are in a fixed order of the items; none: none can be told.
+    """Whether interactions at one time are in a fixed order of the items; empty: nothing tells.
 
-    Where finer times than seconds decided, the very times are not known.
+    Where finer times than seconds decided, these are not known, and preparation's warning stands.
     """
     if corpus.timestamps is None or FinerTimes.of(corpus) is not None:
         return []
     agreement = OrderAgreement.of(corpus.items, corpus.offsets, corpus.timestamps)
     if not agreement.pairs:
         return []
-    is_fixed = agreement.exceeds(FIXED_WITHIN_A_TIME)
     tied = tie_shares(corpus.timestamps, corpus.offsets)["tied_interactions"]
+    is_fixed = has_fixed_order(agreement, tied)
     sentence = f"Within one time, {agreement.sentence}."
     if is_fixed:
         sentence += (
-            " So the source has its items in an order of their own, and a model that reads order "
-            f"learns it, in {percent(tied)} of interactions. Prepare the corpus with --tie-seed 0, "
-            "or say beside the figures whose order it is."
+            f" {percent(tied)} of interactions share their time with another one of the user. "
+            "Either the source is sorted by item, and models that read order learn that: prepare "
+            "the corpus with --tie-seed 0 too, and report both. Or it keeps a true order for which "
+            "its times are too coarse (episodes, tracks of an album)."
         )
     return [
         Finding(
             check="order of ties",
-            level=level_of(tied) if is_fixed else "fine",
+            level="warning" if is_fixed else "fine",
             numbers={"pairs": agreement.pairs, "same_way_share": agreement.share},
             sentence=sentence,
         )

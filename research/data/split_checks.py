@@ -90,20 +90,16 @@ def file_order(corpus: Corpus) -> Finding:
         "Make sure that the file has each user's interactions oldest first, or prepare the "
         "corpus from a source with times."
     )
-    if agreement.exceeds(FIXED_THROUGH_TIME):
+    numbers: dict[str, float] = {"interactions": corpus.num_interactions}
+    if agreement.pairs:
+        numbers |= {"pairs": agreement.pairs, "same_way_share": agreement.share}
+        sentence += f" There, {agreement.sentence}"
         sentence += (
-            f" It looks less like one of time than like one of the items: {agreement.sentence}."
+            ": it looks less like an order of time than like one of the items."
+            if agreement.exceeds(FIXED_THROUGH_TIME)
+            else "."
         )
-    return Finding(
-        check="order",
-        level="warning",
-        numbers={
-            "interactions": corpus.num_interactions,
-            "pairs": agreement.pairs,
-            "same_way_share": agreement.share,
-        },
-        sentence=sentence,
-    )
+    return Finding(check="order", level="warning", numbers=numbers, sentence=sentence)
 
 
 def ties(audited: Audited, part: str, held_out: HeldOut) -> Finding:

@@ -69,7 +69,12 @@ def versions_line(entry: Provenance) -> str:
 
 def dataset_line(dataset: DatasetRecord) -> str:
     """A corpus's name, sizes, and the filters under which it was prepared."""
-    filters = {name: value for name, value in dataset.filters.items() if value not in (None, 0)}
+    # A seed is among them only where it was given, and may be 0.
+    filters = {
+        name: value
+        for name, value in dataset.filters.items()
+        if name == "tie_seed" or value not in (None, 0)
+    }
     shown = ", ".join(f"{name} {short_text(value)}" for name, value in filters.items()) or "none"
     return (
         f"{dataset.name}: {dataset.users:,} users, {dataset.items:,} items, "

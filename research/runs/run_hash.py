@@ -17,8 +17,8 @@ from research.evaluation.candidates import md5_of
 from research.runs.config import EvaluationConfig, RunConfig
 from research.storage.records import DatasetRecord, RunRecord, StartRecord
 
-# The options of `prepare` that decide which events a corpus has.
-FILTERS = ("min_rating", "user_core", "item_core", "duplicates")
+# The options of `prepare` that decide which events a corpus has, and in which order.
+FILTERS = ("min_rating", "user_core", "item_core", "duplicates", "tie_seed")
 
 
 def run_hash(config: RunConfig, corpus: Corpus, start: str | None) -> str:

@@ -374,6 +374,8 @@ def test_events_in_parts_are_read_where_their_split_is_leave_one_out(tmp_path: P
     assert histories(without_times)["u"] == ["b", "a", "c", "d"]
     filtered = prepared(tmp_path, "atomic", tmp_path / "d", item_core=2)
     assert "leave-one-out may hold out others than the files do" in warnings(filtered)[0]
+    drawn = prepared(tmp_path, "atomic", tmp_path / "d", tie_seed=0)
+    assert "leave-one-out may hold out others than the files do" in warnings(drawn)[0]
 
 
 def test_users_that_leave_one_out_does_not_evaluate_are_counted(tmp_path: Path) -> None:

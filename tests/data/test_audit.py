@@ -94,6 +94,17 @@ def test_a_clean_corpus_is_quiet(tmp_path: Path) -> None:
 # Planted faults
 
 
+def test_without_times_a_fixed_order_of_the_items_is_told(tmp_path: Path) -> None:
+    rising = [list(range(user % 3, 120)) for user in range(6)]
+    found = by_check(corpus_of(tmp_path / "a", rising, None, num_items=120))["order"]
+    assert (found.numbers["pairs"], found.numbers["same_way_share"]) == (119, 1.0)
+    assert "it looks less like an order of time than like one of the items" in found.sentence
+    either = [row if user % 2 else row[::-1] for user, row in enumerate(rising)]
+    found = by_check(corpus_of(tmp_path / "b", either, None, num_items=120))["order"]
+    assert "39.6 % go the same way" in found.sentence
+    assert "looks less like" not in found.sentence
+
+
 def test_held_out_items_at_the_time_of_the_item_before_are_ties(tmp_path: Path) -> None:
     times = [list(row) for row in TIMES]
     times[0][4], times[3][4], times[5][3] = times[0][3], times[3][3], times[5][2]

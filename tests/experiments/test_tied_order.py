@@ -21,8 +21,19 @@ def test_events_keep_the_order_of_the_histories_and_get_their_times(tmp_path: Pa
     )
 
 
-def test_an_event_without_a_time_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("1 5 3\n")
-    (tmp_path / "a.csv").write_text("user,item,timestamp\n1,5,100\n")
-    with pytest.raises(InputError, match="no event of user 1 with item 3"):
+@pytest.mark.parametrize(
+    ("histories", "events", "refusal"),
+    [
+        ("1 5 3\n", "1,5,100\n", r"a\.csv has no event of user 1 with item 3"),
+        ("1 5\n", "1,5,100\n1,3,100\n", r"a\.txt has no event of user 1 with item 3"),
+        ("1 5 5\n", "1,5,100\n", r"a\.txt has user 1 with item 5 more than once"),
+        ("1 5\n", "1,5,100\n1,5,200\n", r"a\.csv has user 1 with item 5 more than once"),
+    ],
+)
+def test_two_files_of_other_events_are_refused(
+    tmp_path: Path, histories: str, events: str, refusal: str
+) -> None:
+    (tmp_path / "a.txt").write_text(histories)
+    (tmp_path / "a.csv").write_text("user,item,timestamp\n" + events)
+    with pytest.raises(InputError, match=refusal):
         with_times(tmp_path / "a.txt", tmp_path / "a.csv")

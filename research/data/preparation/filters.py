@@ -6,14 +6,16 @@ each writes what it removed into the report of the corpus.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 from numpy.typing import NDArray
 
 from research.data.preparation.events import Events
 from research.data.preparation.options import Duplicates, PrepareConfig
 from research.data.tied_times import (
-    FIXED_WITHIN_A_TIME,
     OrderAgreement,
+    has_fixed_order,
     num_finer_steps,
     tie_shares,
 )
@@ -44,19 +46,28 @@ def filter_rows(
             )
     users = events.users[rows]
     times = events.timestamps if events.exact_times is None else events.exact_times
-    if config.tie_seed is not None:
-        if times is None:
-            raise InputError(
-                f"tie_seed {config.tie_seed}: the {config.source} has no times, so that none are "
-                "the same. Name the column of times, or leave it out."
-            )
-        drawn = np.random.default_rng(config.tie_seed).random(len(events.users))
-        # The later sorting by user and time is stable.
-        rows = rows[np.argsort(drawn[rows], kind="stable")]
-        users = events.users[rows]
     rows = rows[_in_order(users, None if times is None else times[rows])]
     rows = _without_duplicates(events, rows, config.duplicates, report)
+    if config.tie_seed is not None:
+        # After duplicates, of which a policy would keep the one that is drawn first or last.
+        rows = _with_ties_drawn(events.users, times, rows, config.tie_seed)
     return _k_core(events, rows, config, report)
+
+
+def _with_ties_drawn(
+    users: NDArray[np.int32],
+    times: NDArray[np.int64] | NDArray[np.float64] | None,
+    rows: NDArray[np.int64],
+    seed: int,
+) -> NDArray[np.int64]:
+    """The rows by user and time, those equal in both in an order drawn with the seed."""
+    if times is None:
+        raise InputError(
+            f"tie_seed {seed} is for interactions at the same time, and this source has no times; "
+            "leave out the seed, or read a source with times."
+        )
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    return shuffled[_in_order(users[shuffled], times[shuffled])]
 
 
 def _in_order(
@@ -161,14 +172,16 @@ def time_warnings(
     """
     warnings = []
     times = timestamps if exact_times is None else exact_times
-    report |= tie_shares(times, offsets)
+    shares = tie_shares(times, offsets)
+    report |= shares
     agreement = OrderAgreement.of(items, offsets, times)
     if agreement.pairs:
-        report["order_agreement_of_ties"] = agreement.share
-    if agreement.exceeds(FIXED_WITHIN_A_TIME):
+        report["order_of_ties"] = asdict(agreement)
+    if has_fixed_order(agreement, shares["tied_interactions"]):
         warnings.append(
-            f"interactions at the same time are in a fixed order of the items: {agreement.sentence}"
-            "; models that read order learn it (--tie-seed 0 draws another)."
+            f"within one time, {agreement.sentence}: the source is sorted by item, and models that "
+            "read order learn that (--tie-seed 0 draws another order), or its times are too coarse "
+            "for a true order."
         )
     steps = 0 if exact_times is None else num_finer_steps(timestamps, exact_times, offsets)
     report["ordered_by_finer_times"] = steps > 0

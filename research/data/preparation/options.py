@@ -45,9 +45,9 @@ class PrepareConfig:
     """Which interactions of one user with one item are kept: all; all but exact doubles, which have
     the same time too; the oldest; or the newest."""
     tie_seed: int | None = None
-    """Interactions of one user at the same time are put into an order that is drawn with this seed.
-    None: they stay in the order of the file, which may be one of the items, and which models that
-    read order then learn."""
+    """Interactions of one user at the same time are put into an order that is drawn with this seed,
+    for the rows as the source has them. None: they stay in the order of the file, which may be one
+    of the items, and which models that read order then learn."""
     user_column: str = "user"
     """Column of raw user ids (csv, parquet, jsonl, atomic; for atomic "user" means user_id)."""
     item_column: str = "item"

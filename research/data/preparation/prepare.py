@@ -238,8 +238,8 @@ def _check(config: PrepareConfig) -> None:
     check_vector_options(config)
     if config.min_rating is not None and not math.isfinite(config.min_rating):
         raise InputError(f"min_rating {config.min_rating}: must be finite.")
-    if config.tie_seed is not None and config.tie_seed < 0:
-        raise InputError(f"tie_seed {config.tie_seed}: 0 or more.")
+    if config.tie_seed is not None and not 0 <= config.tie_seed < 1 << 32:
+        raise InputError(f"tie_seed {config.tie_seed}: 0 or more, and below 2^32.")
 
 
 def source_of(config: PrepareConfig, data_root: Path) -> Source:

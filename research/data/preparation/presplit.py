@@ -233,6 +233,11 @@ def _with_split(events: Events, rows: _Rows, names: Sequence[str], config: Prepa
             f"{short:,} users with fewer than {_LEAST_EVENTS} events have rows in the held-out "
             "files; leave-one-out trains on all events of such users and does not evaluate them."
         )
+    if config.tie_seed is not None:
+        warnings.append(
+            "tie_seed draws the order of ties, so leave-one-out may hold out others than the files "
+            "do."
+        )
     filters = (config.min_rating, config.user_core, config.item_core, config.duplicates)
     if filters != (None, 0, 0, "keep"):
         warnings.append(
