@@ -307,12 +307,12 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def markdown(table: Table, against: str | None = None) -> str:
     """The table in Markdown, and why figures differ from published ones.
 
-    Behind `METRICS` of the test stands NDCG@10 of the validation part. A cell without one of these
-    has a blank there; without any published figure there is no column of them. With `against`, a
-    cell of the study, there are the difference to it and p too; `InputError` where no comparison
-    with it is kept.
+    There are `METRICS` of the test and, before the time, NDCG@10 of the validation part. A cell
+    without one of these has a blank there; without any published figure there is no column of them.
+    With `against`, a cell of the study, there are the difference to it and p too; `InputError`
+    where no comparison with it is kept.
     """
-    heading = ["cell", "seeds", "HR@10", "NDCG@10", "validation NDCG@10"]
+    heading = ["cell", "seeds", "HR@10", "NDCG@10"]
     comparisons = None if against is None else comparisons_with(table, against)
     if comparisons is not None:
         heading += [f"{comparisons.metric.upper()} vs {against}", "p"]
@@ -325,12 +325,12 @@ def markdown(table: Table, against: str | None = None) -> str:
         cells += [
             figure_text(row.means[metric]) if metric in row.means else "" for metric in METRICS
         ]
-        selected = row.validation.get("ndcg@10")
-        cells.append("" if selected is None else short_decimal(selected))
         if comparisons is not None and against is not None:
             cells += difference_texts(comparisons.of_cell(row.cell).get(against))
         if is_published:
             cells.append(published_text(row))
+        validation = row.validation.get("ndcg@10")
+        cells.append("" if validation is None else short_decimal(validation))
         rows.append([*cells, f"{row.seconds:,.0f}"])
     reasons = [
         f"- {row.cell}: {figure.difference}"
@@ -342,7 +342,10 @@ def markdown(table: Table, against: str | None = None) -> str:
     if reasons:
         # One reason may stand at several published figures of a cell.
         below += ["", *dict.fromkeys(reasons)]
-    return "\n".join([*markdown_lines([*heading, "seconds"], rows), *below]) + "\n"
+    return (
+        "\n".join([*markdown_lines([*heading, "validation NDCG@10", "seconds"], rows), *below])
+        + "\n"
+    )
 
 
 def effects_markdown(table: Table) -> str:

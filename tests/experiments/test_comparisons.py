@@ -188,11 +188,11 @@ def test_a_mark_may_ask_for_differences_to_a_cell() -> None:
     page = "<!-- results shop board against sasrec -->\n<!-- end -->\n"
     tables = [compared_table()]
     text = filled(page, tables)
-    assert "| validation NDCG@10 | NDCG@10 vs sasrec | p | seconds |" in text
+    assert "| NDCG@10 | NDCG@10 vs sasrec | p | validation NDCG@10 | seconds |" in text
     seed = "seed 0 | .1000 ±.0196"
-    assert f"| better | {seed} | .0700 ±.0098 | .0600 | +.0200 ±.0100 | .012† | 12 |" in text
-    assert f"| ease | {seed} | .0500 ±.0098 | .0600 | +.0000 ±.0100 | 1.000 | 12 |" in text
-    assert f"| sasrec | {seed} | .0500 ±.0098 | .0600 |  |  | 12 |" in text
+    assert f"| better | {seed} | .0700 ±.0098 | +.0200 ±.0100 | .012† | .0600 | 12 |" in text
+    assert f"| ease | {seed} | .0500 ±.0098 | +.0000 ±.0100 | 1.000 | .0600 | 12 |" in text
+    assert f"| sasrec | {seed} | .0500 ±.0098 |  |  | .0600 | 12 |" in text
     assert filled(text, tables) == text
     with pytest.raises(InputError, match=r"no comparison with 'ease' is kept .*: with sasrec, bet"):
         filled(page.replace("sasrec", "ease"), tables)
