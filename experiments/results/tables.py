@@ -342,10 +342,8 @@ def markdown(table: Table, against: str | None = None) -> str:
     if reasons:
         # One reason may stand at several published figures of a cell.
         below += ["", *dict.fromkeys(reasons)]
-    return (
-        "\n".join([*markdown_lines([*heading, "validation NDCG@10", "seconds"], rows), *below])
-        + "\n"
-    )
+    heading += ["validation NDCG@10", "seconds"]
+    return "\n".join([*markdown_lines(heading, rows), *below]) + "\n"
 
 
 def effects_markdown(table: Table) -> str:
