@@ -88,7 +88,7 @@ def dataset_record(corpus: Corpus) -> DatasetRecord:
 
 
 def filters_of(corpus: Corpus) -> dict[str, object]:
-    """The options of `prepare` that decide which events a corpus has."""
+    """The options of `prepare` that decide which events a corpus has, and in which order."""
     options = corpus.manifest.options
     return {name: value for name, value in options.items() if name in FILTERS}
 

@@ -55,7 +55,8 @@ class DatasetRecord:
     attributes: int
     """Number of attributes."""
     filters: Mapping[str, object]
-    """The options of `prepare` that decide which events the corpus has, by name."""
+    """The options of `prepare` that decide which events the corpus has, and in which order, by
+    name."""
     options: Mapping[str, object] = field(default_factory=dict)
     """All options of `prepare` that the fingerprint covers, by name, which name no file; empty: an
     earlier version did not record them."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from research.report.build import report_of
 from research.report.html import page_of
-from research.storage.records import Machine, Provenance
+from research.report.provenance import dataset_line
+from research.storage.records import DatasetRecord, Machine, Provenance
 from tests.support.configs import CONFIGS
 from tests.support.records import run_record, write_as_json
 from tests.support.study_folders import write_run, write_study
@@ -61,3 +62,13 @@ def test_runs_of_a_version_that_kept_none_say_unknown(tmp_path: Path) -> None:
         fact.name: fact.values for fact in report_of(study_in(tmp_path / "s", ())).corpora[0].facts
     }
     assert (facts["commit"], facts["begun"], facts["machine"]) == (("unknown",),) * 3
+
+
+def test_a_seed_of_ties_is_told_among_the_filters_though_it_is_0() -> None:
+    filters = {"min_rating": None, "user_core": 0, "duplicates": "exact"}
+    plain = DatasetRecord(
+        name="shop", users=3, items=5, interactions=7, attributes=0, filters=filters
+    )
+    assert dataset_line(plain).endswith("; filters: duplicates exact")
+    drawn = replace(plain, filters={**filters, "tie_seed": 0})
+    assert dataset_line(drawn).endswith("; filters: duplicates exact, tie_seed 0")
