@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from research.model.kernels.full_width import exp_, full_width
+
 # States and columns of a tile.
 STATES, COLUMNS = 1024, 256
 # From so many columns, states and logits (states times columns) on, this is faster than tiles of
@@ -88,10 +90,11 @@ def log_denominators(
         part = slice(first, first + STATES)
         states_ND = states_PD[part]
         grad_ND = None if gradients is None else gradients.states_PD[part]
-        largest_N, sums_N = tiles.sums(states_ND, grad_ND)
-        logs_P[part] = sums_N.log() + largest_N
-        if gradients is not None:
-            tiles.add_rows(states_ND, largest_N, sums_N, gradients)
+        with full_width(states_ND, shapes_recur=len(states_ND) == STATES):
+            largest_N, sums_N = tiles.sums(states_ND, grad_ND)
+            logs_P[part] = sums_N.log() + largest_N
+            if gradients is not None:
+                tiles.add_rows(states_ND, largest_N, sums_N, gradients)
     return logs_P
 
 
@@ -136,7 +139,7 @@ class _Tiles:
                 if grad_ND is not None:
                     grad_ND *= scale_N[:, None]
                 tile_NW -= largest_N[:, None]
-            sums_N += tile_NW.exp_().sum(1)
+            sums_N += exp_(tile_NW).sum(1)
             if grad_ND is not None:
                 if columns.scale_W is not None:
                     tile_NW *= columns.scale_W
@@ -156,7 +159,7 @@ class _Tiles:
             tile_NW = columns.logits(states_ND, self.buffer)
             if not self.bounded:
                 tile_NW -= largest_N[:, None]
-            tile_NW.exp_()
+            exp_(tile_NW)
             gradients.rows_CD[columns.trained].addmm_(tile_NW.T, shares_ND)
             if gradients.bias_C is not None:
                 gradients.bias_C[columns.trained].addmv_(tile_NW.T, 1 / sums_N)

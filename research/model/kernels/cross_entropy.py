@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.kernels.column_tiles import ColumnGradients, are_faster, log_denominators
+from research.model.kernels.full_width import exp_, full_width
 from research.model.kernels.logit_rows import LogitRows
 from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
-# Elements of one tile of logits: 8 MB in fp32 on a CPU; 256 MB on an accelerator.
-CPU_TILE = 1 << 21
+# Elements of one tile of logits: 6 MB in fp32 on a CPU; 256 MB on an accelerator.
+CPU_TILE = 3 << 19
 ACCELERATOR_TILE = 1 << 26
 # In fp32, exp(x) for |x| up to this neither overflows when summed over a catalogue nor underflows.
 SAFE_LOGIT = 60.0
@@ -120,18 +121,19 @@ def _loss_by_rows(
         part = slice(first, first + height)
         states, targets = states_PD[part], targets_P[part]
         tile = buffer[: len(states)]
-        logits = competing.logits(states, tile)
-        target_logits = logits.gather(1, targets[:, None])[:, 0]
-        if bounded:
-            sums = logits.exp_().sum(1)
-            losses = sums.log()
-        else:
-            largest = logits.amax(1)
-            sums = logits.sub_(largest[:, None]).exp_().sum(1)
-            losses = sums.log() + largest
-        total += losses.sub_(target_logits, alpha=weight).sum(dtype=torch.float64)
-        if grads is not None:
-            grads.add(part, competing, states, logits, sums, tile)
+        with full_width(states, shapes_recur=len(states) == height):
+            logits = competing.logits(states, tile)
+            target_logits = logits.gather(1, targets[:, None])[:, 0]
+            if bounded:
+                sums = exp_(logits).sum(1)
+                losses = sums.log()
+            else:
+                largest = logits.amax(1)
+                sums = exp_(logits.sub_(largest[:, None])).sum(1)
+                losses = sums.log() + largest
+            total += losses.sub_(target_logits, alpha=weight).sum(dtype=torch.float64)
+            if grads is not None:
+                grads.add(part, competing, states, logits, sums, tile)
     return total
 
 
@@ -274,7 +276,7 @@ def aligned_tile(like: Tensor, height: int, columns: int) -> Tensor:
 def tile_rows(columns: int, device: torch.device) -> int:
     """How many states a tile holds, if each has a product with a table of `columns` rows."""
     tile = CPU_TILE if device.type == "cpu" else ACCELERATOR_TILE
-    return max(16, tile // columns)
+    return max(ALIGNED, tile // columns // ALIGNED * ALIGNED)
 
 
 def is_safe(
