@@ -16,6 +16,8 @@ from research.storage.untrusted import printable, short_text
 
 # Most values that a fact shows; it counts the others.
 MAX_VALUES = 6
+# Filters that keep everything at 0.
+CORES = ("user_core", "item_core")
 
 
 def facts_of(runs: Sequence[StudyRun]) -> tuple[Fact, ...]:
@@ -69,11 +71,11 @@ def versions_line(entry: Provenance) -> str:
 
 def dataset_line(dataset: DatasetRecord) -> str:
     """A corpus's name, sizes, and the filters under which it was prepared."""
-    # A seed is among them only where it was given, and may be 0.
+    # A core of 0 filters nothing; a least rating or a seed of 0 is one that was given.
     filters = {
         name: value
         for name, value in dataset.filters.items()
-        if name == "tie_seed" or value not in (None, 0)
+        if value is not None and not (name in CORES and value == 0)
     }
     shown = ", ".join(f"{name} {short_text(value)}" for name, value in filters.items()) or "none"
     return (

@@ -72,3 +72,5 @@ def test_a_seed_of_ties_is_told_among_the_filters_though_it_is_0() -> None:
     assert dataset_line(plain).endswith("; filters: duplicates exact")
     drawn = replace(plain, filters={**filters, "tie_seed": 0})
     assert dataset_line(drawn).endswith("; filters: duplicates exact, tie_seed 0")
+    rated = replace(plain, filters={"min_rating": 0.0, "user_core": 0, "item_core": 5})
+    assert dataset_line(rated).endswith("; filters: min_rating 0.0, item_core 5")
