@@ -82,6 +82,16 @@ def test_where_factors_are_rounded_it_is_not_used(monkeypatch: pytest.MonkeyPatc
     assert not full_width_module._keeps_fp32()
 
 
+def test_whether_it_is_used_does_not_depend_on_where_it_is_asked_first() -> None:
+    expected = full_width_module._keeps_fp32()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert full_width_module._keeps_fp32() is expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_exponentials_are_those_of_torch(dtype: torch.dtype) -> None:
     x = torch.linspace(-90.0, 88.0, 10_001, dtype=torch.float64).to(dtype)

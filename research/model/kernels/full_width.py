@@ -75,9 +75,13 @@ def _is_amd_with_avx512() -> bool:
 
 
 def _keeps_fp32() -> bool:
-    generator = torch.Generator().manual_seed(0)
-    left, right = torch.rand(64, 64, generator=generator), torch.rand(64, 64, generator=generator)
+    draws = torch.Generator().manual_seed(0)
+    # As in a tile of logits, whatever dtype and device are torch's defaults.
+    left, right = (
+        torch.rand(shape, generator=draws, dtype=torch.float32, device="cpu")
+        for shape in ((128, 64), (64, 1024))
+    )
     exact = left.double() @ right.double()
-    with _may_round():
+    with _may_round(), torch.autocast("cpu", enabled=False):
         error = (left @ right - exact).abs().max() / exact.max()
     return bool(error < KEPT_FP32)
