@@ -165,14 +165,16 @@ def test_rising_and_falling_logits_are_scaled_anew_from_tile_to_tile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "columns", "expected"),
-    [(1466, 40_000, True), (32, 40_000, False), (4, 40_000, False), (1466, 12_101, False),
-     (128, 1 << 16, True), (16, 1_000_000, False), (64, 1_000_000, True)],
+    ("states", "columns", "by_mkl", "at_full_width"),
+    [(1466, 40_000, True, False), (32, 40_000, False, False), (4, 40_000, False, False),
+     (1466, 12_101, False, False), (128, 1 << 16, True, False), (512, 1 << 16, True, True),
+     (16, 1_000_000, False, False), (64, 1_000_000, True, False), (256, 1_000_000, True, True)],
 )  # fmt: skip
 def test_tiles_of_columns_are_for_many_states_and_a_large_catalogue(
-    states: int, columns: int, expected: bool
+    states: int, columns: int, by_mkl: bool, at_full_width: bool
 ) -> None:
-    assert columns_module.are_faster(states, columns) is expected
+    assert columns_module.are_faster(states, columns, at_full_width=False) is by_mkl
+    assert columns_module.are_faster(states, columns, at_full_width=True) is at_full_width
 
 
 def test_an_infinite_state_makes_the_loss_non_finite() -> None:

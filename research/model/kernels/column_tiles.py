@@ -20,10 +20,24 @@ from research.model.kernels.full_width import exp_, full_width
 
 # States and columns of a tile.
 STATES, COLUMNS = 1024, 256
-# From so many columns, states and logits (states times columns) on, this is faster than tiles of
-# rows: measured at width 64, 4 to 1,466 states, 32,768 to 10^6 columns (experiments/LOG.md). Few
-# states do not pay for computing logits twice.
-MIN_COLUMNS, MIN_STATES, MIN_LOGITS = 1 << 15, 64, 1 << 23
+
+
+@dataclass(frozen=True)
+class _Least:
+    """From so many columns, states and logits on, tiles of columns are faster than tiles of rows.
+
+    Measured at width 64, 4 to 1,466 states, 16,384 to 10^6 columns (experiments/LOG.md). Few states
+    do not pay for computing logits twice.
+    """
+
+    columns: int
+    states: int
+    logits: int
+
+
+LEAST = _Least(columns=1 << 15, states=64, logits=1 << 23)
+# Products of few states lose less at full width (`full_width.py`).
+LEAST_AT_FULL_WIDTH = _Least(columns=1 << 16, states=256, logits=1 << 25)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +75,11 @@ class _Columns:
         return torch.addmm(self.bias_W, states_ND, self.rows_WD.T, out=tile_NW)
 
 
-def are_faster(states: int, columns: int) -> bool:
+def are_faster(states: int, columns: int, at_full_width: bool) -> bool:
     """Whether tiles of columns take less time than tiles of rows, on a CPU."""
-    are_many = states >= MIN_STATES and columns >= MIN_COLUMNS
-    return are_many and states * columns >= MIN_LOGITS
+    least = LEAST_AT_FULL_WIDTH if at_full_width else LEAST
+    are_many = states >= least.states and columns >= least.columns
+    return are_many and states * columns >= least.logits
 
 
 def log_denominators(
@@ -90,7 +105,7 @@ def log_denominators(
         part = slice(first, first + STATES)
         states_ND = states_PD[part]
         grad_ND = None if gradients is None else gradients.states_PD[part]
-        with full_width(states_ND, shapes_recur=len(states_ND) == STATES):
+        with full_width(states_ND):
             largest_N, sums_N = tiles.sums(states_ND, grad_ND)
             logs_P[part] = sums_N.log() + largest_N
             if gradients is not None:
@@ -162,4 +177,5 @@ class _Tiles:
             exp_(tile_NW)
             gradients.rows_CD[columns.trained].addmm_(tile_NW.T, shares_ND)
             if gradients.bias_C is not None:
-                gradients.bias_C[columns.trained].addmv_(tile_NW.T, 1 / sums_N)
+                # A product with a vector would be slow at full width.
+                gradients.bias_C[columns.trained] += torch.mm((1 / sums_N)[None], tile_NW)[0]

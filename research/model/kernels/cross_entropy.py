@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from research.model.kernels.column_tiles import ColumnGradients, are_faster, log_denominators
-from research.model.kernels.full_width import exp_, full_width
+from research.model.kernels.full_width import applies_to, exp_, full_width
 from research.model.kernels.logit_rows import LogitRows
 from research.model.kernels.precision import SHARES, low_precision, product, without_autocast
 
@@ -69,7 +69,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         grads = _Gradients.zeros(states_PD, table_RD, bias_C, rows) if wants_grad else None
         in_columns = states_PD.device.type == "cpu" and factors.dtype == states_PD.dtype
         weight = 1.0 - smoothing.share
-        if in_columns and are_faster(len(states_PD), competing.columns):
+        if in_columns and are_faster(len(states_PD), competing.columns, applies_to(states_PD)):
             total = _loss_by_columns(competing, states_PD, targets_P, grads, is_bounded, weight)
         else:
             total = _loss_by_rows(competing, factors, targets_P, grads, is_bounded, weight)
@@ -206,7 +206,8 @@ class _Gradients:
         """
         table_part = exponentials[:, : self.rows]
         if self.bias_C is not None:
-            self.bias_C.addmv_(table_part.T, 1 / sums)
+            # A product with a vector would be slow at full width.
+            self.bias_C.add_(torch.mm((1 / sums)[None], table_part)[0])
         grad_states, grad_rows = self.states_PD[part], self.table_RD[: self.rows]
         if states.dtype != grad_states.dtype:
             shares = torch.mul(exponentials, (SHARES / sums)[:, None], out=tile)

@@ -1,41 +1,44 @@
-"""fp32 products and exponentials at the full width of a processor's vectors, on a CPU.
+"""fp32 products and exponentials at the full width of a processor's vectors, on AMD's processors.
 
-torch multiplies in fp32 by MKL, which on AMD's processors uses vectors of 256 bits even where there
-are some of 512. oneDNN uses those: on one core of a Zen 5 it does 240 GFLOP/s, MKL 100. torch hands
-fp32 products to oneDNN only where their factors may be rounded to bf16, of which oneDNN makes use
-only on processors with units for bf16 matrices (AMX). So the permission is given for some products,
-and only on processors that do not use it.
+On x86 torch multiplies in fp32 by MKL, which on AMD takes vectors of 256 bits, also on processors
+that have 512. oneDNN takes these: on one core of a Zen 5 it does 240 GFLOP/s, MKL 100. torch hands
+fp32 products to oneDNN only if it may round their factors to bf16, and oneDNN rounds them only on
+processors with units for bf16 matrices (AMX). So here it may, where a product shows that it does
+not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from research.model.kernels.precision import SWITCHES
+
 CPU_INFO = Path("/proc/cpuinfo")
 # Rounding to bf16 makes errors of 2^-9 in every factor; those of sums in fp32 are below this.
 KEPT_FP32 = 1e-5
 
 
-@contextmanager
-def full_width(x: Tensor, shapes_recur: bool) -> Iterator[None]:
-    """A context in which products of the dtype and device of x use vectors of full width.
+def full_width(x: Tensor, shapes_recur: bool = True) -> AbstractContextManager[None]:
+    """A context in which fp32 products on a CPU use vectors of full width, if x is in fp32 on one.
 
-    It changes only how fp32 is summed, and only where that is faster. oneDNN compiles a kernel for
-    every new shape, in about a millisecond, so `shapes_recur` should say whether the same shapes
-    come again in every step; if not, nothing is changed. The setting holds for the whole process.
+    It changes only how fp32 is summed, and nothing where that is not faster. oneDNN compiles a
+    kernel for every new shape, in about a millisecond; `shapes_recur` says whether shapes come
+    often enough to be worth it, and if not, nothing changes. Products with a vector do not belong
+    into the context, as torch copies the matrix there.
     """
-    if not (shapes_recur and x.dtype == torch.float32 and x.device.type == "cpu" and is_faster()):
-        yield
-        return
-    with _may_round():
-        yield
+    return _may_round() if shapes_recur and applies_to(x) else nullcontext()
+
+
+def applies_to(x: Tensor) -> bool:
+    """Whether products and exponentials of the dtype and device of x are faster at full width."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and is_faster()
 
 
 @cache
@@ -47,23 +50,23 @@ def is_faster() -> bool:
 def exp_(x: Tensor) -> Tensor:
     """exp(x), written to x and returned; x is on any device and of any floating-point dtype.
 
-    In fp32 on a CPU it is a power of two, of which AMD's processors compute 8 a nanosecond, while
-    MKL's exp gives 1.6. Rounding the exponent makes a relative error of |x| 2^-24.
+    At full width it is a power of two, which a Zen 5 computes at 6 numbers a nanosecond, while
+    MKL's exp gives 1.6 there. The relative error is then at most 1.3 |x| 2^-24, from rounding log2
+    e and the exponent.
     """
-    if x.dtype == torch.float32 and x.device.type == "cpu":
-        return x.mul_(math.log2(math.e)).exp2_()
-    return x.exp_()
+    return x.mul_(math.log2(math.e)).exp2_() if applies_to(x) else x.exp_()
 
 
 @contextmanager
 def _may_round() -> Iterator[None]:
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
+    with SWITCHES:
+        before = matmul.fp32_precision
+        try:
+            matmul.fp32_precision = "bf16"
+            yield
+        finally:
+            matmul.fp32_precision = before
 
 
 def _is_amd_with_avx512() -> bool:

@@ -7,6 +7,7 @@ then turn it off, and do products in low precision and all else in fp32.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
@@ -18,6 +19,9 @@ from torch.autograd.function import FunctionCtx
 # Softmax probabilities over a million items are near 1e-6, which fp16 cannot resolve. Multiplied by
 # this they can be, and a probability of 1 does not overflow. A power of two, so it rounds nothing.
 SHARES = 2.0**14
+# torch's settings of fp32's precision hold for the whole process. A thread that changes them for a
+# while holds this, so that threads that train and rank do not restore each other's.
+SWITCHES = threading.RLock()
 
 
 def low_precision(x: Tensor) -> torch.dtype | None:
@@ -62,22 +66,23 @@ def true_fp32(device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul,
         torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
     ]
-    before = [part.fp32_precision for part in parts]
-    try:
-        named_precision = torch.get_float32_matmul_precision()
-    except RuntimeError:
-        # The setting has no older name, as it was made by the newer ones.
-        named_precision = "highest"
-    torch.set_float32_matmul_precision("highest")
-    for part in parts[:2]:
-        part.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(named_precision)
-        for part, precision in zip(parts, before):
-            part.fp32_precision = precision
+    with SWITCHES:
+        before = [part.fp32_precision for part in parts]
+        try:
+            named_precision = torch.get_float32_matmul_precision()
+        except RuntimeError:
+            # The setting has no older name, as it was made by the newer ones.
+            named_precision = "highest"
+        torch.set_float32_matmul_precision("highest")
+        for part in parts[:2]:
+            part.fp32_precision = "ieee"
+        try:
+            with torch.autocast(device.type, enabled=False):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(named_precision)
+            for part, precision in zip(parts, before):
+                part.fp32_precision = precision
 
 
 class _RowProducts(torch.autograd.Function):
