@@ -50,9 +50,8 @@ _first_signal = _FirstSignal()
 def handle_signals() -> Iterator[None]:
     """Within the block the signals raise `Stopped`, or are only noted inside `deferred_signals`.
 
-    An error after that is a consequence (an import that was cut short fails in its own way), and
-    becomes `Stopped` too. Outside of the main thread, where Python allows no handlers, nothing
-    changes.
+    An error after that (`has_stopped`) becomes `Stopped` too. Outside of the main thread, where
+    Python allows no handlers, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -66,7 +65,7 @@ def handle_signals() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _first_signal.has_stopped:
+        if has_stopped():
             raise Stopped(_first_signal.name) from error
         raise
     finally:
@@ -90,6 +89,14 @@ def deferred_signals() -> Iterator[None]:
         _first_signal.deferring = False
     if _first_signal.name is not None:
         raise Stopped(_first_signal.name)
+
+
+def has_stopped() -> bool:
+    """Whether `Stopped` has been raised since `handle_signals` began.
+
+    An error after that is a consequence: an import that was cut short fails in its own way.
+    """
+    return _first_signal.has_stopped
 
 
 def stop_requested() -> bool:

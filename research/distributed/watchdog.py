@@ -25,6 +25,7 @@ from research.distributed.failures import FAILED, RESUME_HINT, STOPPED, is_conse
 from research.distributed.heartbeat import SHORT_SILENCE, Heartbeat, JobFailure, Peers, TimeLimits
 from research.distributed.launcher_environment import launcher_number, launcher_variable
 from research.distributed.liveness import current_code
+from research.distributed.signals import has_stopped
 from research.errors import InputError
 
 # Seconds between heartbeats.
@@ -47,9 +48,9 @@ class Watchdog:
     """A context around all that a rank does, from before the processes are joined to their end.
 
     An exception that leaves the block is reported, once for all ranks that raise the same, and ends
-    the process with exit code 2 (`InputError`) or 1; `KeyboardInterrupt` and `SystemExit` pass
-    through. A rank that does not fail waits for the others at the end of the block, so that a
-    launcher sees them leave together.
+    the process with exit code 2 (`InputError`) or 1; `KeyboardInterrupt`, `SystemExit` and what
+    follows from a signal pass through. A rank that does not fail waits for the others at the end of
+    the block, so that a launcher sees them leave together.
     """
 
     def __init__(self, program: str, stall_seconds: float) -> None:
@@ -105,7 +106,7 @@ class Watchdog:
             return
         if error is None:
             self._wait_for_others(0)
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt) or has_stopped():
             self._wait_for_others(STOPPED)
         elif isinstance(error, SystemExit):
             code = error.code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -16,6 +17,7 @@ from research.distributed import collectives as processes
 from research.distributed.failures import STOPPED, is_consequence
 from research.distributed.heartbeat import Heartbeat, JobFailure, Peers, TimeLimits
 from research.distributed.liveness import WAITING_MODULES, current_code, machine_id
+from research.distributed.signals import Stopped, handle_signals
 from research.distributed.watchdog import Watchdog
 from research.errors import InputError
 from tests.support.launching import Ranks, joined_ranks, launched
@@ -234,6 +236,24 @@ def test_ranks_that_stop_before_they_are_joined_do_not_wait(worker: str, tmp_pat
 
 
 # One process, and what a rank makes of what it hears.
+
+
+def test_an_import_that_a_signal_cut_short_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in C that is interrupted while it is imported raises an error of its own."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    watchdog = Watchdog("sixfold run", 60.0)
+    ended: list[int | str] = []
+    monkeypatch.setattr(watchdog, "_wait_for_others", ended.append)
+    monkeypatch.setattr(watchdog, "_fail", lambda error: ended.append(str(error)))
+    error = ImportError("initialization failed")
+    with handle_signals():
+        watchdog.__exit__(ImportError, error, None)
+        with contextlib.suppress(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+        watchdog.__exit__(ImportError, error, None)
+    assert ended == ["initialization failed", STOPPED]
 
 
 def test_one_process_is_not_watched() -> None:
