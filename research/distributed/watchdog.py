@@ -106,11 +106,11 @@ class Watchdog:
             return
         if error is None:
             self._wait_for_others(0)
-        elif isinstance(error, KeyboardInterrupt) or has_stopped():
-            self._wait_for_others(STOPPED)
         elif isinstance(error, SystemExit):
             code = error.code
             self._wait_for_others(code if isinstance(code, int) else int(code is not None))
+        elif isinstance(error, KeyboardInterrupt) or has_stopped():
+            self._wait_for_others(STOPPED)
         else:
             self._fail(error)
 
