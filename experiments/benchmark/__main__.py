@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from experiments.benchmark.results import Spread
 from experiments.benchmark.rounds import Rounds, Setting, absent_corpus, measure
 from experiments.benchmark.table import markdown
 from experiments.benchmark.works import WORKS
+from research.runs.provenance import cpu_model
 
 REFERENCE_GFLOPS = 325.0
 
@@ -98,12 +98,7 @@ def write_results(rounds: Rounds, works: Sequence[str], text: str, folder: Path)
 
 def machine(options: argparse.Namespace) -> str:
     """A sentence about the machine."""
-    name = platform.processor() or platform.machine()
-    if options.device == "cuda":
-        name = torch.cuda.get_device_name()
-    elif Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(": ")[2] for line in lines if "model name" in line), name)
+    name = torch.cuda.get_device_name() if options.device == "cuda" else cpu_model()
     return (
         f"Machine: {name}, {os.cpu_count()} cores, {options.threads} threads, torch "
         f"{torch.__version__}, rounds: {options.runs}."
